@@ -7,9 +7,11 @@ RESOLVE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-has
     --upgrade --quiet
 
 INSTALL = install --require-hashes -r
-# Test modules run in parallel processes, each with its own brokers and ports; three, because many tests wait.
+# Demo, tests and benchmarks start hundreds of processes: each would compile every module again where bytecode is not kept.
+export PYTHONDONTWRITEBYTECODE =
+# Test modules run in parallel processes, each with its own brokers and ports; four on two cores, because many wait.
 # They are started in the order of collection, see tests/conftest.py.
-WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
+WORKERS ?= --numprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help catalogue screenshots docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
@@ -122,7 +124,7 @@ test-s3: $(READY) ## test the dataset on two real S3 servers; needs Go, installs
 	$(BIN)/uv pip install --quiet --constraint constraints/cloud.txt --python $(BIN)/python s3fs
 	$(BIN)/uv venv --quiet --allow-existing .cache/moto
 	$(BIN)/uv pip install --quiet --python .cache/moto 'moto[server]==5.2.5'
-	GLEANER_MOTO=$(CURDIR)/.cache/moto/bin/moto_server GLEANER_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw $(BIN)/python -m pytest -m s3 tests/cloud/dataset $(ARGS)
+	GLEANER_MOTO=$(CURDIR)/.cache/moto/bin/moto_server GLEANER_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw $(BIN)/python -m pytest -m s3 tests/cloud/dataset tests/edge/models/transfer $(ARGS)
 
 KUBERAY = github.com/ray-project/kuberay/ray-operator@v1.5.0
 test-ray: $(READY) ## embed on a Ray cluster of several processes; installs Ray into the environment, needs Go for KubeRay's CRD

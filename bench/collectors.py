@@ -3,7 +3,7 @@
     python -m bench.collectors --collectors 1 2 4 8
     python -m bench.collectors --collectors 1 2 4 8 --s3-program PATH/TO/versitygw
 
-A table each stands for a table per group of nodes: a broker, collectors and a dataset of its own. On an
+A table each stands for a table per group of nodes: a broker, collectors and its own dataset. On an
 object store, a commit that lost is a refused conditional write of a manifest: 412 in the server's access log.
 """
 
@@ -69,7 +69,7 @@ def _object_store(program: Path, folder: Path) -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def _collecting(folder: Path, datasets: list[str]) -> AsyncIterator[tuple[list[Request], list[int]]]:
-    """Run collectors, those of one dataset on a broker of their own.
+    """Run collectors, those of one dataset on their own broker.
 
     Yields a function that stores a sample for each broker, and the processes of the collectors.
     """
@@ -79,7 +79,7 @@ async def _collecting(folder: Path, datasets: list[str]) -> AsyncIterator[tuple[
         for table, dataset in enumerate(dict.fromkeys(datasets)):
             broker = running.enter_context(local_broker(folder / f"broker-{table}"))
             for number in range(datasets.count(dataset)):
-                at = number + len(pids) if table else number  # a process has a name of its own
+                at = number + len(pids) if table else number  # a process has its own name
                 name = "collector" if at == 0 else f"collector-{at + 1}"
                 await start_collector(processes, broker, name, dataset)
                 pids.append(processes.pid(name))

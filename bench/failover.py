@@ -3,8 +3,9 @@
     python -m bench.failover --broker-node "1884 artemis/a/bin/artemis run" --broker-node "1885 …"
 
 An outbox sends samples at a steady rate and keeps each until its receipt, as an edge does; collectors are
-processes of their own. In turn a node is killed with SIGKILL and started again. At the end every sample that
-was sent is looked for in the dataset by its photo id.
+processes of their own. In turn a node is killed with SIGKILL and started again, each time only after receipts
+have come again, so that a slow machine makes the run longer and not endless. At the end every sample that was
+sent is looked for in the dataset by its photo id.
 """
 
 import argparse
@@ -38,6 +39,8 @@ from schemas.topics import RECEIPT, SAMPLE
 _START_S = 120.0
 _POLL_S = 0.2
 _DRAIN_S = 300.0
+_LONGEST = 5
+"""Sending takes at most so many times its duration, while nodes are still to be killed."""
 _LIMITS = OutboxLimits(window=512, resend_first_s=5.0, resend_cap_s=10.0, min_free_bytes=0)
 
 
@@ -132,8 +135,8 @@ class Sender:
         self._subscription = self._bus.subscribe(RECEIPT, node=NODE)
         self._outbox = Outbox(database, _LIMITS, Counters(), name="sample")
 
-    async def run(self, per_s: float, seconds: float, sent: Callable[[], object]) -> None:
-        """Send, call `sent`, then wait for the last receipts.
+    async def run(self, per_s: float, seconds: float, killed: Callable[[], bool]) -> None:
+        """Send at least so long, and until the last node was killed; then wait for the last receipts.
 
         Raises:
             TimeoutError: Some had no receipt after five minutes.
@@ -145,17 +148,18 @@ class Sender:
                 tasks.create_task(self._take_receipts()),
             ]
             await self._bus.connected()
-            await self._send(per_s, seconds)
-            sent()
+            await self._send(per_s, seconds, killed)
             async with asyncio.timeout(_DRAIN_S):
                 await self._outbox.wait_until_empty()
             for task in owned:
                 task.cancel()
 
-    async def _send(self, per_s: float, seconds: float) -> None:
+    async def _send(self, per_s: float, seconds: float, killed: Callable[[], bool]) -> None:
         images = itertools.cycle(pictures(64, size_px=(16, 16), grain_px=8))
         started_at = time.monotonic()
-        for number in range(int(per_s * seconds)):
+        for number in range(int(per_s * seconds * _LONGEST)):
+            if number >= per_s * seconds and killed():
+                return
             await asyncio.sleep(started_at + number / per_s - time.monotonic())
             photo_id = secrets.token_hex(16)
             await self._outbox.put(
@@ -174,22 +178,27 @@ class Sender:
             delivery.ack()
 
 
-async def _kill_in_turn(nodes: Sequence[Node], every_s: float, down_s: float) -> int:
-    """Kill the listening nodes one after the other until cancelled."""
-    for turn in itertools.count():
-        await asyncio.sleep(every_s)
-        node = nodes[turn % len(nodes)]
-        while not is_listening(node.port):  # a passive one takes its turn when it is active
-            turn += 1  # noqa: PLW2901  # as meant
-            node = nodes[turn % len(nodes)]
+async def _kill_in_turn(nodes: Sequence[Node], arguments: argparse.Namespace, sender: Sender) -> None:
+    """Kill the listening nodes one after the other, as often as asked for."""
+    turn = 0
+    for _ in range(arguments.kills if nodes else 0):
+        received = sender.receipts.total()
+        while sender.receipts.total() == received:  # noqa: ASYNC110  # what was killed before is back
             await asyncio.sleep(_POLL_S)
-        print(f"kills the node at port {node.port}", flush=True)
+        await asyncio.sleep(arguments.every_s)
+        while not is_listening(
+            nodes[turn % len(nodes)].port
+        ):  # a passive one takes its turn when it is active
+            turn += 1
+            await asyncio.sleep(_POLL_S)
+        node = nodes[turn % len(nodes)]
+        turn += 1
+        print(f"kills the node at port {node.port}; {sender.receipts.total()} receipts so far", flush=True)
         try:
             await node.kill()
-            await asyncio.sleep(down_s)
+            await asyncio.sleep(arguments.down_s)
         finally:
             await node.start()
-    raise AssertionError
 
 
 async def _collect(arguments: argparse.Namespace, folder: Path, port: int, nodes: Sequence[Node]) -> Sender:
@@ -204,9 +213,12 @@ async def _collect(arguments: argparse.Namespace, folder: Path, port: int, nodes
             options = ("--dataset", arguments.dataset, "--broker", f"127.0.0.1:{port}")
             await processes.start(name, "cloud", "collect", "--name", name, *options)
         sender = Sender(port, database)
-        killing = asyncio.create_task(_kill_in_turn(nodes, arguments.every_s, arguments.down_s))
-        await sender.run(arguments.per_s, arguments.seconds, killing.cancel)
-        await asyncio.gather(killing, return_exceptions=True)
+        killing = asyncio.create_task(_kill_in_turn(nodes, arguments, sender))
+        try:
+            await sender.run(arguments.per_s, arguments.seconds, killing.done)
+        finally:
+            killing.cancel()
+            await asyncio.gather(killing, return_exceptions=True)
     return sender
 
 
@@ -245,8 +257,11 @@ def main() -> int:
     parser.add_argument("--dataset", help="path or URL; a temporary folder if absent")
     parser.add_argument("--collectors", type=int, default=2)
     parser.add_argument("--per-s", type=float, default=300.0, help="samples per second")
-    parser.add_argument("--seconds", type=float, default=120.0, help="duration of sending")
-    parser.add_argument("--every-s", type=float, default=20.0, help="seconds between kills")
+    parser.add_argument("--seconds", type=float, default=60.0, help="shortest duration of sending")
+    parser.add_argument("--kills", type=int, default=3, help="how many nodes are killed, one after the other")
+    parser.add_argument(
+        "--every-s", type=float, default=20.0, help="seconds from the first receipts to a kill"
+    )
     parser.add_argument("--down-s", type=float, default=5.0, help="seconds until a killed node starts again")
     arguments = parser.parse_args()
     log.configure("error")

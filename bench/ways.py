@@ -1,4 +1,4 @@
-"""The ways in which the handler meets a photo: it is harvested, or only looked at. Each is a node of its own.
+"""The ways in which the handler meets a photo: it is harvested, or only looked at. Each has its own node.
 
 There is no third way: since each JPEG tells its damage, one is decoded also where a cap leaves no room.
 """
@@ -11,7 +11,7 @@ _NO_LIMIT = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A handler with a node of its own.
+    """A handler with its own node.
 
     Args:
         name: In the document.

@@ -188,7 +188,7 @@ def _text(content: bytes) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"line {line} is not UTF-8", hint="save the file as UTF-8") from None
     if "\0" in text:
-        raise ConfigError("it is no text, or UTF-16 or UTF-32", hint="save the file as UTF-8")
+        raise ConfigError("it is not text, or UTF-16 or UTF-32", hint="save the file as UTF-8")
     return text
 
 

@@ -78,7 +78,7 @@ class HealthServer:
                 writer.write(response(head, self._unready_reason(), self._pages))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # a client that disconnects, is too slow or sends too much is no error of ours
+            pass  # a client that disconnects, is too slow or sends too much is not our error
         finally:
             self._limit.closed(transport)
             writer.close()

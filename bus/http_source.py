@@ -1,8 +1,10 @@
 """Read a URL by HTTP as a stream, with plain sentences for what goes wrong. Blocking."""
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from typing import Self
 
 from schemas.errors import TransientError
@@ -24,6 +26,22 @@ class HttpError(TransientError):
         self.status = status
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a server is reached.
+
+    Attributes:
+        proxied: through the proxy that the environment names, if it names one.
+        tls: context of HTTPS; None for the system's authorities and no certificate of our own.
+    """
+
+    proxied: bool = True
+    tls: ssl.SSLContext | None = None
+
+
+ANYWHERE = Reach()
+
+
 class HttpSource:
     """The body of one URL, or a range of it, read as it arrives.
 
@@ -33,19 +51,22 @@ class HttpSource:
         url: http or https.
         read_s: How long no byte may arrive, in seconds.
         span: Offset and number of the bytes to ask for; the whole file by default.
+        reach: How the server is reached.
 
     Raises:
         HttpError: There is no such file, or the server cannot be reached.
     """
 
-    def __init__(self, url: str, read_s: float, span: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, url: str, read_s: float, span: tuple[int, int] | None = None, reach: Reach = ANYWHERE
+    ) -> None:
         self._received_bytes = 0
         # Without the handlers for file and ftp, to which a server could redirect.
         opener = urllib.request.OpenerDirector()
         for handler in (
-            urllib.request.ProxyHandler(),
+            urllib.request.ProxyHandler(None if reach.proxied else {}),
             urllib.request.HTTPHandler(),
-            urllib.request.HTTPSHandler(),
+            urllib.request.HTTPSHandler(context=reach.tls),
             urllib.request.HTTPDefaultErrorHandler(),
             urllib.request.HTTPRedirectHandler(),
             urllib.request.HTTPErrorProcessor(),

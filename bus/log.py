@@ -87,7 +87,7 @@ def stderr_captured() -> Iterator[None]:
     """
     own = os.dup(2)
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)  # else a library that holds the GIL could wait for our thread for ever
+    os.set_blocking(writing, False)  # else a library that holds the GIL could block on our thread
     os.dup2(writing, 2)
     os.close(writing)
     with os.fdopen(own, "w", buffering=1) as stream:

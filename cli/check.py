@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--as",
         dest="kind",
         choices=tuple(KINDS),
-        help="what the file is for (default: told by its name or its fields)",
+        help="what the file is for (default: by its name or its fields)",
     )
 
 

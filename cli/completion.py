@@ -21,7 +21,7 @@ def run(arguments: Namespace) -> int:
 
 
 def whole_parser() -> ArgumentParser:
-    """Return one parser with all commands, for completion and the man page; `main` parses each by itself."""
+    """Return one parser with all commands, for completion and the man page; `main` parses one at a time."""
     from cli.main import COMMANDS, command_of  # noqa: PLC0415  # it imports this module
 
     parser = Parser(prog="gleaner", description="Photos in over MQTT, results back, and a model that learns.")

@@ -54,7 +54,7 @@ def type_of(kind: str) -> type[msgspec.Struct]:
 
 
 def recognise(path: Path, kind: str | None = None) -> Recognised:
-    """Load a configuration of a given kind, or of the kind that its name or its fields tell.
+    """Load a configuration of a given kind, or of the kind that follows from its name or its fields.
 
     Raises:
         ConfigError: It cannot be read, or a field is unknown or invalid.

@@ -153,7 +153,7 @@ def _crop(value: str) -> tuple[float, ...]:
 
 
 def _printing(show: "Callable[[PhotoResult], None]") -> "Callable[[PhotoResult], None]":
-    """Return a function that shows a result, and goes on where none can be written, as on a full disk."""
+    """Return a function that prints a result, and ignores that it cannot, as on a full disk."""
     failed = False
 
     def shown(received: "PhotoResult") -> None:

@@ -34,7 +34,7 @@ class Checks:
 
     def __init__(self, arguments: Namespace, node: str) -> None:
         self._node, self._timeout_s = node, arguments.timeout
-        # A name of its own: a result that another doctor has asked for must not count here.
+        # A unique name: a result that another doctor has asked for must not count here.
         self._name = f"doctor-{secrets.token_hex(4)}"
         self._broker = options.broker(arguments)
         self._status: Status | None = None

@@ -1,4 +1,4 @@
-"""Tell which extra a command needs when a package of it is not installed."""
+"""Name the extra that a command needs when a package of it is not installed."""
 
 import sys
 

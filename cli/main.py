@@ -30,7 +30,7 @@ COMMANDS = {
     "cloud": "dataset, labels, training, releases and rollouts",
     "console": "see and steer the system in a browser, and label photos",
     "gateway": "run the gateway between the cloud's broker and KubeEdge",
-    "notify": "tell people about events and silent nodes, through Apprise",
+    "notify": "notify people of events and silent nodes, through Apprise",
     "deploy": "write KubeEdge Rules for a list of nodes, and verify that each delivers",
     "up": "run a whole system for a local network on this machine",
     "broker": "run a mosquitto broker on this machine",
@@ -92,7 +92,7 @@ def _failure(words: list[str], error: BaseException) -> int:
     if not isinstance(cause, GleanerError):
         raise error  # a bug: its traceback is what helps
     print_error(f"gleaner {name}: {cause}")
-    is_refused = isinstance(cause, PublishRefusedError)  # services try it again, a command would in vain
+    is_refused = isinstance(cause, PublishRefusedError)  # only services retry it: rights may be added
     return exit_codes.TRY_AGAIN if isinstance(cause, TransientError) and not is_refused else exit_codes.FAILED
 
 

@@ -33,6 +33,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--certificate", metavar="PEM", help="serve HTTPS with this certificate")
     parser.add_argument("--key", metavar="PEM", help="its key, if it is in another file")
     parser.add_argument(
+        "--clients",
+        metavar="PEM",
+        help="serve only edges with a certificate of this CA, ca.pem of the site (any client)",
+    )
+    parser.add_argument(
+        "--crl", metavar="PEM", help="refuse the certificates that are revoked in this file, revoked.crl"
+    )
+    parser.add_argument(
+        "--probes",
+        type=options.listen_address,
+        metavar="HOST:PORT",
+        help="where to serve /livez and /readyz (nowhere)",
+    )
+    parser.add_argument(
         "--state-dir",
         metavar="DIR",
         default=options.default_state("mirror"),
@@ -46,8 +60,9 @@ def run(arguments: Namespace) -> int:
     from edge.mirror import mirror_server  # noqa: PLC0415  # loaded by this command alone
     from edge.mirror.bundle_store import check_origin  # noqa: PLC0415  # as above
 
-    if arguments.key and not arguments.certificate:
-        raise ConfigError("option --key needs --certificate")
+    for option, other in (("key", "certificate"), ("clients", "certificate"), ("crl", "clients")):
+        if getattr(arguments, option) and not getattr(arguments, other):
+            raise ConfigError(f"option --{option} needs --{other}")
     for origin in arguments.origin:
         check_origin(origin)
     config = mirror_server.MirrorConfig(
@@ -57,6 +72,9 @@ def run(arguments: Namespace) -> int:
         max_bytes=arguments.max_bytes,
         certificate=arguments.certificate,
         key=arguments.key,
+        clients=arguments.clients,
+        crl=arguments.crl,
+        probes=arguments.probes,
     )
     log.configure(arguments.log_level)
     run_service.serve("mirror", config, mirror_server.run(config))

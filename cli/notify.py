@@ -1,4 +1,4 @@
-"""Tell people about events and silent nodes, through Apprise."""
+"""Notify people of events and silent nodes, through Apprise."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path

@@ -171,7 +171,7 @@ def class_names(value: str) -> tuple[str, ...]:
 
 
 def person(value: str) -> str:
-    """Check the name of the person who labels."""
+    """Check the name of the labelling person."""
     if not 0 < len(value) <= _MAX_PERSON_CHARS:
         raise ArgumentTypeError(f"expected 1 to {_MAX_PERSON_CHARS} characters, got {len(value)}")
     return value

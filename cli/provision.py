@@ -7,6 +7,7 @@ Another run adds nodes and devices; existing keys and configurations stay, unles
 import argparse
 import shutil
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,10 +81,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="make a certificate with which Home Assistant connects to the broker of the preceding --edge",
     )
     parser.add_argument(
+        "--mirror",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="make a certificate for the gleaner mirror at this host; repeat for each",
+    )
+    parser.add_argument(
         "--remove",
-        metavar="NODE[.DEVICE]",
-        help="revoke the certificates and permissions of a device, or of a node with its devices, and delete"
-        " its folder",
+        metavar="NAME",
+        help="revoke the certificates and permissions of a device NODE.DEVICE, of a NODE with its devices, or"
+        " of mirror@HOST, and delete its folder",
     )
     parser.add_argument(
         "--replace",
@@ -173,8 +181,12 @@ def _print(issued: "Issued") -> bool:
 
 
 def _removed_folders(directory: Path, name: str | None) -> list[Path]:
+    from bus.provisioning.site import MIRROR  # noqa: PLC0415  # as above
+
     if name is None:
         return []
+    if name.startswith(MIRROR):
+        return [directory / "mirrors" / name.removeprefix(MIRROR)]
     if "." in name:
         return [directory / "devices" / name]
     return [directory / "edges" / name, *(directory / "devices").glob(f"{name}.*")]
@@ -208,14 +220,24 @@ def _site(arguments: Namespace) -> "Site":
         )
     if arguments.collectors is not None:
         site = msgspec.structs.replace(site, collectors=arguments.collectors)
+    mirrors = list(dict.fromkeys((*site.mirrors, *arguments.mirror)))
+    site = msgspec.structs.replace(site, mirrors=mirrors)
     if arguments.remove:
-        without = sites.without_device if "." in arguments.remove else sites.without_node
-        site = without(site, arguments.remove)
+        site = _without(arguments.remove)(site, arguments.remove)
     try:
         # Structs check their constraints only when they are decoded.
         return msgspec.convert(msgspec.to_builtins(site), sites.Site)
     except msgspec.ValidationError as error:
         raise ConfigError(f"invalid options: {readable(error)}") from None
+
+
+def _without(name: str) -> "Callable[[Site, str], Site]":
+    """Return what removes a client of this name."""
+    from bus.provisioning import site as sites  # noqa: PLC0415  # as above
+
+    if name.startswith(sites.MIRROR):
+        return sites.without_mirror
+    return sites.without_device if "." in name else sites.without_node
 
 
 def _address(address: tuple[str, int | None] | None) -> "Address | None":

@@ -87,12 +87,18 @@ def _difference(fields: Mapping[str, object], defaults: Mapping[str, object]) ->
         if isinstance(value, dict):
             found[name] = _difference(value, default if isinstance(default, dict) else {})
         else:
-            found[name] = _USER_IN_URL.sub("//***@", value) if isinstance(value, str) else value
+            found[name] = _without_users(value)
     return found
 
 
+def _without_users(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return [_without_users(one) for one in value]
+    return _USER_IN_URL.sub("//***@", value) if isinstance(value, str) else value
+
+
 async def _until_signalled(service: Coroutine[Any, Any, T]) -> tuple[signal.Signals | None, T | None]:
-    """Return the signal that ended it, None if it ended by itself, and its result."""
+    """Return the signal that ended it, None without one, and its result."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(service, name="service")
     signalled: signal.Signals | None = None
@@ -119,5 +125,5 @@ async def _until_signalled(service: Coroutine[Any, Any, T]) -> tuple[signal.Sign
 
 def _give_up() -> None:
     # By the log: what is written to standard error itself may be in a pipe that this process has yet to read.
-    log.error("service.gave_up", waited_s=STOP_S, reason="not finished so long after the signal: exit now")
+    log.error("service.gave_up", waited_s=STOP_S, reason="did not finish after the signal: exit now")
     os._exit(exit_codes.FAILED)

@@ -120,7 +120,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _shorten(log: Path) -> None:
-    """Keep a copy of a log that is too long, and empty it. Its process goes on, since it only appends."""
+    """Keep a copy of a log that is too long, and empty it. Its process only appends, so it is unaffected."""
     copy = log.with_name(f"{log.name}.1")
     with suppress(OSError):
         if log.stat().st_size <= _MOST_LOG_BYTES:

@@ -55,7 +55,7 @@ async def _follow(arguments: Namespace) -> None:
                 print_raw(line_json(message))  # print_line would shorten it
             else:
                 print_line(line(message))
-        connection.cancel()  # or the TaskGroup would wait for the connection for ever
+        connection.cancel()  # or the TaskGroup would wait for a connection that does not end
 
 
 def line(message: RawMessage) -> str:

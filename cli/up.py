@@ -191,7 +191,7 @@ async def _until_listening(system: System) -> None:
 
 @asynccontextmanager
 async def _announcement(system: System) -> AsyncIterator[None]:
-    """Announce the node's broker during a block; where that cannot be done, say so and go on."""
+    """Announce the node's broker during a block; if that fails, print a warning."""
     try:
         address = str(IPv4Address(system.host))
     except ValueError:  # a name

@@ -30,7 +30,7 @@ class Console:
         bus: The connection to the broker.
         live: Messages of the broker.
         previews: Small pictures of photos that passed by at the broker.
-        broadcast: Tells open pages what changed.
+        broadcast: Notifies open pages of changes.
         store: The dataset; its methods block: call them with `asyncio.to_thread`.
         registry: The models folder; it blocks too.
         pictures: Thumbnails.
@@ -38,7 +38,7 @@ class Console:
         sessions: People who are logged in.
         login: How people log in.
         audit: Who did what.
-        insights: What the labels tell.
+        insights: The learning curve and doubtful labels.
         similar: Photos that look like one.
         password: Of the broker's user, for further connections.
     """

@@ -1,4 +1,4 @@
-"""The console as one process: broker connection, labels on their way, and the web server."""
+"""The console as one process: broker connection, delivery of labels, and the web server."""
 
 import asyncio
 import getpass
@@ -19,7 +19,7 @@ from bus.metrics import Counters
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import Presence
 from bus.observability import metric_catalogue as catalogue
-from bus.observability.connection_limit import ConnectionLimit, LimitedProtocol
+from bus.observability.connection_limit import HEAD_S, ConnectionLimit, LimitedProtocol
 from bus.observability.exposition import Exposition
 from bus.observability.measurements import (
     Measurement,
@@ -68,6 +68,8 @@ MIGRATIONS = {
 _BACKLOG = 128
 _MAX_CONNECTIONS = 256
 _GRACE_S = 3
+HANDSHAKE_S = HEAD_S
+"""How long a client may take to begin TLS, in seconds; until then it counts for no bound."""
 _DATASET_S = 5.0
 
 
@@ -125,7 +127,7 @@ async def run(
 
 
 class _Parts:
-    """What the console is made of, put together."""
+    """The parts of the console, put together."""
 
     def __init__(
         self, config: ConsoleConfig, bus: Bus, store: Store, database: Database, password: str | None
@@ -168,7 +170,7 @@ class _Parts:
         await asyncio.to_thread(self.console.pictures.open)
 
     def measurements(self) -> Iterator[Measurement]:
-        """Yield what `/metrics` has beside the Status."""
+        """Yield what `/metrics` has in addition to the Status."""
         config = self.console.config
         yield Measurement(catalogue.LABELS_UNRECORDED, len(self.sender))
         yield Measurement(catalogue.OPEN_PAGES, len(self.console.broadcast))
@@ -185,7 +187,7 @@ class _Parts:
 
 
 async def _watch_dataset(console: Console) -> None:
-    """Tell open pages of new photos; drop the thumbnails of photos that were taken out."""
+    """Notify open pages of new photos; drop the thumbnails of photos that were taken out."""
     version = -1
     while True:
         try:
@@ -235,7 +237,29 @@ async def _serve(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the command that runs it."""
+    """Leaves signals to the command that runs it, and bounds the time of a TLS handshake."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does, which gives a client a minute to say nothing before its handshake."""
+        loop, config = asyncio.get_running_loop(), self.config
+        await self.lifespan.startup()
+
+        def make() -> asyncio.Protocol:
+            return config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn calls it
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        self.servers = [
+            await loop.create_server(
+                make,
+                sock=one,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=HANDSHAKE_S if config.ssl else None,
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -247,7 +271,7 @@ def _uvicorn_config(config: ConsoleConfig, app: Starlette) -> uvicorn.Config:
     limit = ConnectionLimit(_MAX_CONNECTIONS - 1)
     return uvicorn.Config(
         app,
-        # uvicorn has no deadline for the head of a request: connections that say nothing give way.
+        # uvicorn has no deadline for the head of a request: silent connections are closed for new ones.
         http=lambda **parts: LimitedProtocol(H11Protocol(**parts), limit),  # type: ignore[arg-type]  # it only calls it
         ws="none",
         lifespan="off",
@@ -283,7 +307,7 @@ def _listening(address: str) -> Iterator[socket.socket]:
             hint="choose another address with --listen; port 0 takes any free one",
         ) from None
     with listening:
-        listening.setblocking(False)  # noqa: FBT003  # the only way to say it
+        listening.setblocking(False)  # noqa: FBT003  # positional only
         yield listening
 
 

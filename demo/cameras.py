@@ -102,7 +102,7 @@ class Cameras:
             async with asyncio.TaskGroup() as tasks:
                 agents = [tasks.create_task(agent(number)) for number in range(AGENTS)]
                 while not all(task.done() for task in agents):
-                    self.processes.check()  # without the edge the agents would wait for ever
+                    self.processes.check()  # without the edge the agents would never finish
                     update(
                         f"{tally.answered} of {tally.sent} answered, {tally.correct} correct, "
                         f"{len(tally.harvested())} harvested"

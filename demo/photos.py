@@ -169,7 +169,7 @@ def _folder_name(label: str, manifest: Path) -> str:
 def _shuffled(classes: dict[str, list[Path]], seed: int) -> Classes:
     for name, files in classes.items():
         # Seeded per class, so that another class does not change the choice of this one.
-        random.Random(f"{seed} {name}").shuffle(files)  # noqa: S311  # a choice of photos is no secret
+        random.Random(f"{seed} {name}").shuffle(files)  # noqa: S311  # a choice of photos is not secret
     return classes
 
 

@@ -30,7 +30,8 @@ class Processes:
         self._logs = logs
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._services: dict[str, asyncio.subprocess.Process] = {}
-        # The kernel terminates them if this process is killed; without setpriv (util-linux) they would go on.
+        # The kernel terminates them if this process is killed; without setpriv (util-linux) they would
+        # survive.
         self._wrapper = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
     async def __aenter__(self) -> Self:

@@ -17,6 +17,7 @@ from pathlib import Path
 from bus import log
 from bus.config import Broker
 from bus.mqtt.client import Bus, transient_client_id
+from cloud.modeling.backbone_names import check_backbone_name
 from demo import photos
 from demo.cameras import Cameras
 from demo.processes import Processes
@@ -42,8 +43,8 @@ class Demo:
         seed: Seed of every random choice.
         work: Temporary folder of this run.
         screen: Shows the progress.
-        stay: Whether everything goes on running afterwards.
-        staying: Set once everything is done, and goes on running.
+        stay: Whether everything keeps running afterwards.
+        staying: Set once everything is done and keeps running.
         leave: Ends that.
     """
 
@@ -58,11 +59,16 @@ class Demo:
     leave: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> str | None:
-        """Run everything; return why it failed, or None. Safe to cancel: all processes are terminated."""
+        """Run everything; return why it failed, or None. Safe to cancel: all processes are terminated.
+
+        Raises:
+            PermanentError: The photos cannot be used, no backbone has that name, or a process has failed.
+        """
         async with Processes(self.work / "logs") as processes:
             self.screen.start_step(
                 "drawing synthetic photos" if self.source is None else f"photos of {self.source}"
             )
+            check_backbone_name(self.backbone)
             # Together: both take seconds, and a backbone that is not available ends the run at once.
             async with asyncio.TaskGroup() as tasks:
                 preparing = tasks.create_task(self._collect())
@@ -95,13 +101,13 @@ class Demo:
         return problem
 
     async def _stay(self, collection: photos.Collection, services: Services, processes: Processes) -> None:
-        """Leave everything running until a signal, with cameras that go on sending photos, and a trainer.
+        """Leave everything running until a signal, with cameras that keep sending photos, and a trainer.
 
         Raises:
             PermanentError: A service has ended.
         """
         await services.start_trainer(processes, self.backbone)
-        self.screen.print("everything goes on running, and a trainer waits for labels:")
+        self.screen.print("everything keeps running, and a trainer waits for labels:")
         self.screen.print(f"give {LABELS_PER_ROUND} in the page Review, and it makes the next version;")
         self.screen.print("the page Rollout shows it if the gate promotes it, the page Models says why not")
         self.screen.highlight(f"console: {services.console_address()}")

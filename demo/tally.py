@@ -127,7 +127,8 @@ class Outcome:
         if len(self.live.by_version()) < 2:  # noqa: PLR2004  # before and after the swap
             return "all photos during the swap were classified by the same version"
         one, two = accuracy(self.first), accuracy(self.second)
-        if two <= one:
+        # Where the first version makes no mistake, nothing is left to gain.
+        if two < one or two == one < 1:
             return f"version 2 is not better than version 1 on gold ({two:.1%} and {one:.1%})"
         return None
 

@@ -60,7 +60,7 @@ def updated(path: Path) -> bytes:
 
 
 def main() -> int:
-    """Update every catalogue, or say which ones are not up to date."""
+    """Update every catalogue, or print which ones are not up to date."""
     code = 0
     for path in sorted(CONSOLE.glob("locale/*/LC_MESSAGES/console.po")):
         content = updated(path)

@@ -1,4 +1,4 @@
-"""Find the sentences that components, trainings and commands say, as templates for the message catalogues.
+"""Find the sentences of components, trainings and commands, as templates for the message catalogues.
 
 They are made where something happens, as f-strings, and reach a page as text: over the broker, from a card,
 or as an error. `console/web/phrasebook.py` finds them again by these templates.
@@ -11,10 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (
     "bus/gateway", "bus/http_source.py", "bus/mqtt", "bus/notifications/receivers.py", "bus/outbox",
-    "cloud/collector", "cloud/dataset", "cloud/dataset/table", "cloud/evaluation", "cloud/export",
-    "cloud/labeling", "cloud/modeling", "cloud/modeling/backbones", "cloud/registry", "cloud/retraining",
-    "cloud/rollout", "cloud/training", "cloud/training/groups", "device", "device/cameras", "edge",
-    "edge/harvest", "edge/inference", "edge/inference/answers", "edge/models",
+    "cloud/collector", "cloud/dataset", "cloud/dataset/rows", "cloud/dataset/table", "cloud/evaluation",
+    "cloud/export", "cloud/labeling", "cloud/modeling", "cloud/modeling/backbones", "cloud/registry",
+    "cloud/retraining", "cloud/rollout", "cloud/training", "cloud/training/groups", "device",
+    "device/cameras", "edge", "edge/harvest", "edge/inference", "edge/inference/answers", "edge/models",
     "edge/models/transfer/bundle_source.py", "edge/models/transfer/whole_bundle.py", "edge/serving",
     "schemas", "schemas/groups", "schemas/image",
 )  # fmt: skip
@@ -35,7 +35,7 @@ _CALLS = (
     "Alarm", "Decision", "Reason", "Refusal", "Rejected", "report_degraded", "degrade",
     "corrupt", "_corrupt", "_over", "_not_acknowledged", "transient_error",
 )  # fmt: skip
-"""Functions beside errors whose arguments are sentences, or parts of one."""
+"""Functions other than errors whose arguments are sentences, or parts of one."""
 _SAID = (
     "reason",
     "hint",
@@ -64,7 +64,7 @@ def sentences() -> Iterator[str]:
 
 
 def template(node: ast.expr) -> str | None:
-    """Return the template of a string or f-string, None if it is no sentence or none of ours."""
+    """Return the template of a string or f-string, None if it is not a sentence or none of ours."""
     parts = _parts(node)
     own = "".join(one if isinstance(one, str) else "-" for one in parts).strip()
     if " " not in own or sum(map(str.isalpha, own)) < _MIN_LETTERS:

@@ -16,6 +16,7 @@ import structlog
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Subscription
+from bus.newest import put_newest
 from bus.observability.tracing import Tracer
 from bus.outbox.outbox import Outbox, OutboxFullError
 from bus.outbox.sqlite import StorageError
@@ -208,9 +209,8 @@ class Agent:
             creating.end(refused, photo_id=photo.photo_id, node=photo.node, device=photo.device)
 
     def _remember(self, photo_id: str, frame: Frame) -> None:
-        self._origins[photo_id] = _Origin(frame.source, frame.label, time.monotonic())
-        if len(self._origins) > _ORIGINS_KEPT:
-            self._origins.popitem(last=False)
+        origin = _Origin(frame.source, frame.label, time.monotonic())
+        put_newest(self._origins, photo_id, origin, _ORIGINS_KEPT)
 
     async def _receive_results(self) -> None:
         async for delivery in self._results:

@@ -63,7 +63,8 @@ class EdgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Annotated[str, Meta(pattern=r"^https?://[^/ ?#@]+/?$")] | None,
         Meta(
             description="address of the site's `gleaner mirror`, from which bundles are fetched; where it "
-            "fails, from their own URL",
+            "fails, from their own URL. Over https the edge shows it the certificate of `broker.tls`, and "
+            "trusts its CA",
         ),
     ] = None
     state_dir: Annotated[

@@ -1,4 +1,4 @@
-"""Forget photos, as the cloud orders: their answers, samples and hashes, and what is in memory of them.
+"""Forget photos, as the cloud orders: their answers, samples and hashes, on disk and in memory.
 
 An order is carried out once: its id is written in its last transaction. Each deletes few rows: they are
 overwritten, and all at once would fill the disk with the database's log and hold up the answers for minutes.
@@ -110,7 +110,7 @@ class Forgetting:
     def is_forgotten(self, photo: Photo, clock_offset_ms: int) -> bool:
         """Return whether a photo was taken before the time up to which its device's photos are forgotten.
 
-        It may have waited in the device's outbox meanwhile. One that does not say when it was taken is new.
+        It may have waited in the device's outbox meanwhile. One without a time is new.
 
         Args:
             photo: That arrived.
@@ -202,7 +202,7 @@ def _times(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def _samples(connection: sqlite3.Connection) -> list[str]:
-    """Return the ids of the samples in the outbox that need not be shrunk."""
+    """Return the ids of the samples in the outbox that are shrunk already."""
     found = connection.execute("SELECT id FROM outbox WHERE id NOT IN (SELECT photo_id FROM unshrunk)")
     return [str(photo_id) for (photo_id,) in found]
 

@@ -2,7 +2,7 @@
 
 The contract has no such device, and access control lets no client of a provisioned site use the name. The
 sender gets a rejection under the name that it used, with the name that it may use instead. A label of such a
-device has no answer in the contract: it is counted, and the Event tells of it.
+device has no answer in the contract: it is counted and reported by the Event.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import structlog
 from bus.mqtt.client import Bus
 from bus.mqtt.errors import UNPUBLISHED
 from bus.mqtt.presence import now_ms
+from bus.newest import put_newest
 from schemas.codec import content_id, decode, to_json
 from schemas.errors import CodecError, TopicError
 from schemas.events import EventName
@@ -122,7 +123,7 @@ class MisnamedPhotos:
             photo_id = decode(PHOTO, one.payload, {"node": self._node, "device": device}).photo_id
         except CodecError as error:
             photo_id = error.photo_id or content_id(one.payload)
-        reason = f"{one.device[:_QUOTED_CHARS]!r} is no DNS label: use a name such as {device!r}"
+        reason = f"{one.device[:_QUOTED_CHARS]!r} is not a DNS label: use a name such as {device!r}"
         if not one.rest:
             reason = f"the topic {self._prefix} names no device: use {self._prefix}/NAME"
         return Result(
@@ -139,10 +140,7 @@ class MisnamedPhotos:
         now = time.monotonic()
         if now - self._reported_at.get(device, -_EVENT_EVERY_S) < _EVENT_EVERY_S:
             return False
-        self._reported_at[device] = now
-        self._reported_at.move_to_end(device)
-        if len(self._reported_at) > _MAX_NAMES:
-            self._reported_at.popitem(last=False)
+        put_newest(self._reported_at, device, now, _MAX_NAMES)
         return True
 
     async def _report(self, device: str, result: Result) -> None:

@@ -79,115 +79,151 @@ async def run(config: EdgeConfig, password: str | None = None) -> None:
             hint="set shares = true for all handlers of the node",
         )
     large_blocks.return_when_freed()
-    counters = Counters()
     bus = Bus(
         config.broker,
         f"gleaner-{config.node}-{config.name}",
         password=password,
         presence=Presence(config.node, config.name),
         durable=not config.shares,  # a broker would keep a stopped handler's share of the photos for it
-        counters=counters,
+        counters=Counters(),
     )
-    damage = DamageLog(counters)
+    damage = DamageLog(bus.counters)
     async with (
         traces("gleaner-edge", f"{config.node}.{config.name}") as tracer,
         Database(Path(config.state_dir) / "edge.db", TABLES, damage=damage) as database,
         Predictor(config.serving, config.model, timeout_s=config.predict_timeout_s) as predictor,
     ):
-        over_eventbus = config.uplink == "eventbus"
-        outbox = Outbox(
-            database,
-            config.outbox,
-            counters,
-            name="sample",
-            read_id=partial(stored_id, SAMPLE),
-            sparing=not over_eventbus,  # a bridge queues what it cannot send, and KubeEdge loses it
-        )
-        limits, decoders = ImageLimits.for_pixels(config.max_pixels), Decoders()
-        shrinking = Shrinking(database, outbox, decoders, limits)
-        await shrinking.load()  # before the outbox, which sends what it loads
-        await outbox.load()
-        max_bytes = max_sample_bytes(config.eventbus) if over_eventbus else MAX_PAYLOAD_BYTES
-        send = rate_limited(bus.publish_bytes, config.eventbus) if over_eventbus else bus.publish_bytes
-        sampler = Sampler(
-            config.harvest,
-            outbox,
-            max_bytes=max_bytes,
-            recent_bytes=config.recent_bytes,
-            limits=limits,
-            decoders=decoders,
-            shrinking=shrinking,
-        )
-        await sampler.load(database)
-        router = TrafficRouter()
-        deployer = Deployer(config, bus, predictor, router)
-        await asyncio.to_thread(deployer.load)
-        pipeline = Pipeline(
-            config,
-            bus,
-            predictor=predictor,
-            database=database,
-            sampler=sampler,
-            class_names=deployer.class_names,
-            temperature=deployer.temperature,
-            head_of=deployer.group_head,
-            router=router,
-            tracer=tracer,
-        )
-        metadata_check = MetadataCheck(
-            bus,
-            predictor,
-            router,
-            class_names=deployer.class_names,
-            scores=config.scores,
-            publish=deployer.publish_event,
-        )
-        misnamed = MisnamedPhotos(bus, config.node, config.name, GROUP if config.shares else None)
-        # All subscriptions are made before the bus runs, which subscribes when it connects.
-        receipts = bus.subscribe(RECEIPT, node=config.node)
-        policies = bus.subscribe(POLICY, node=config.node)
-        labels = bus.subscribe(FEEDBACK, node=config.node)
-        orders = Forgetting(
-            bus, node=config.node, name=config.name, database=database, outbox=outbox, sampler=sampler
-        )
-        pipeline.is_forgotten = await orders.load()
-        companions = _companions(config, bus, pipeline, outbox)
-        announcers = (one.forget for one in companions if isinstance(one, Announcer))
-        orders.in_memory += [pipeline.votes.forget, *announcers]
+        parts = _Parts(config, bus, database, predictor, tracer)
+        await parts.load()
         # A task that fails ends the process: an edge without one of its tasks would still report `online`.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bus.run(), name="edge.bus")
             tasks.create_task(damage.run(bus.report_degraded), name="edge.damage")
-            tasks.create_task(
-                report_overdue(outbox, bus.report_degraded, bus.report_recovered), name="edge.overdue"
-            )
-            tasks.create_task(pipeline.run(), name="edge.pipeline")
-            tasks.create_task(misnamed.run(), name="edge.misnamed")
-            tasks.create_task(deployer.run(), name="edge.deployer")
-            tasks.create_task(metadata_check.run(), name="edge.metadata")
-            tasks.create_task(outbox.run(send, bus.connected), name="edge.outbox")
-            tasks.create_task(
-                _take_receipts(receipts, outbox, sampler, counters, tracer), name="edge.receipts"
-            )
-            own = Policy(
-                node=config.node,
-                harvest=config.harvest,
-                vote=config.vote,
-                votes=config.votes,
-                groups=config.groups,
-            )
-            pipeline.set_rules(own)
-            tasks.create_task(orders.run(), name="edge.forgetting")
-            tasks.create_task(
-                _follow_policies(policies, sampler, pipeline, own, counters), name="edge.policies"
-            )
-            tasks.create_task(
-                harvest_labelled_photos(labels, bus, sampler=sampler, database=database, outbox=outbox),
-                name="edge.labels",
-            )
-            for companion in companions:
-                tasks.create_task(companion.run(), name=f"edge.{type(companion).__name__.lower()}")
             tasks.create_task(systemd.report(bus.unready_reason, database.answered), name="edge.systemd")
+            parts.start(tasks)
+
+
+class _Parts:
+    """The parts of an edge handler, put together.
+
+    All subscriptions are made here, before the bus runs, which subscribes when it connects.
+    """
+
+    def __init__(
+        self,
+        config: EdgeConfig,
+        bus: Bus,
+        database: Database,
+        predictor: Predictor,
+        tracer: Tracer | None,
+    ) -> None:
+        self._config = config
+        self._bus = bus
+        self._database = database
+        self._tracer = tracer
+        self._over_eventbus = config.uplink == "eventbus"
+        self._outbox = Outbox(
+            database,
+            config.outbox,
+            bus.counters,
+            name="sample",
+            read_id=partial(stored_id, SAMPLE),
+            sparing=not self._over_eventbus,  # a bridge queues what it cannot send, and KubeEdge loses it
+        )
+        limits, decoders = ImageLimits.for_pixels(config.max_pixels), Decoders()
+        self._shrinking = Shrinking(database, self._outbox, decoders, limits)
+        self._sampler = Sampler(
+            config.harvest,
+            self._outbox,
+            max_bytes=max_sample_bytes(config.eventbus) if self._over_eventbus else MAX_PAYLOAD_BYTES,
+            recent_bytes=config.recent_bytes,
+            limits=limits,
+            decoders=decoders,
+            shrinking=self._shrinking,
+        )
+        router = TrafficRouter()
+        self._deployer = Deployer(config, bus, predictor, router)
+        self._pipeline = Pipeline(
+            config,
+            bus,
+            predictor=predictor,
+            database=database,
+            sampler=self._sampler,
+            class_names=self._deployer.class_names,
+            temperature=self._deployer.temperature,
+            head_of=self._deployer.group_head,
+            router=router,
+            tracer=tracer,
+        )
+        self._metadata_check = MetadataCheck(
+            bus,
+            predictor,
+            router,
+            class_names=self._deployer.class_names,
+            scores=config.scores,
+            publish=self._deployer.publish_event,
+        )
+        self._misnamed = MisnamedPhotos(bus, config.node, config.name, GROUP if config.shares else None)
+        self._receipts = bus.subscribe(RECEIPT, node=config.node)
+        self._policies = bus.subscribe(POLICY, node=config.node)
+        self._labels = bus.subscribe(FEEDBACK, node=config.node)
+        self._orders = Forgetting(
+            bus,
+            node=config.node,
+            name=config.name,
+            database=database,
+            outbox=self._outbox,
+            sampler=self._sampler,
+        )
+        self._companions = _companions(config, bus, self._pipeline, self._outbox)
+        announcers = (one.forget for one in self._companions if isinstance(one, Announcer))
+        self._orders.in_memory += [self._pipeline.votes.forget, *announcers]
+
+    async def load(self) -> None:
+        """Load what earlier runs left on the disk; call once, before `start`."""
+        await self._shrinking.load()  # before the outbox, which sends what it loads
+        await self._outbox.load()
+        await self._sampler.load(self._database)
+        await asyncio.to_thread(self._deployer.load)
+        self._pipeline.is_forgotten = await self._orders.load()
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Start the tasks of all parts."""
+        bus, outbox, counters = self._bus, self._outbox, self._bus.counters
+        publish = bus.publish_bytes
+        send = rate_limited(publish, self._config.eventbus) if self._over_eventbus else publish
+        own = _own_policy(self._config)
+        self._pipeline.set_rules(own)
+        for name, task in (
+            ("overdue", report_overdue(outbox, bus.report_degraded, bus.report_recovered)),
+            ("pipeline", self._pipeline.run()),
+            ("misnamed", self._misnamed.run()),
+            ("deployer", self._deployer.run()),
+            ("metadata", self._metadata_check.run()),
+            ("outbox", outbox.run(send, bus.connected)),
+            ("receipts", _take_receipts(self._receipts, outbox, self._sampler, counters, self._tracer)),
+            ("forgetting", self._orders.run()),
+            ("policies", _follow_policies(self._policies, self._sampler, self._pipeline, own, counters)),
+            (
+                "labels",
+                harvest_labelled_photos(
+                    self._labels, bus, sampler=self._sampler, database=self._database, outbox=outbox
+                ),
+            ),
+            *((type(one).__name__.lower(), one.run()) for one in self._companions),
+        ):
+            tasks.create_task(task, name=f"edge.{name}")
+
+
+def _own_policy(config: EdgeConfig) -> Policy:
+    """Return the rules of the configuration, which hold without a policy from the cloud."""
+    return Policy(
+        node=config.node,
+        harvest=config.harvest,
+        vote=config.vote,
+        votes=config.votes,
+        groups=config.groups,
+    )
 
 
 class _Companion(Protocol):

@@ -38,7 +38,7 @@ def class_name(text: str) -> str:
     r"""Return the class name that a text stands for, such as `cat` for `" cat\r\n"`.
 
     Composes characters (NFC), removes invisible characters at the ends, and replaces a non-breaking or other
-    space by a plain one. `neither` is written in small letters, because it is no class.
+    space by a plain one. `neither` is written in small letters, because it is not a class.
 
     Raises:
         ClassNameError: Nothing is left, it has more than 128 characters, or there is a control or invisible
@@ -63,14 +63,6 @@ def class_name(text: str) -> str:
             f"class name {shown}… has {len(name)} characters", hint=f"use at most {MAX_CHARS}"
         )
     return NEITHER if name.casefold() == NEITHER else name
-
-
-def is_class_name(text: str) -> bool:
-    """Return whether a text is a class name as it is."""
-    try:
-        return class_name(text) == text
-    except ClassNameError:
-        return False
 
 
 def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:

@@ -26,6 +26,7 @@ from schemas.lenient_values import (
     without_malformed_trace,
 )
 from schemas.messages import VERSION, Message
+from schemas.text import without_surrogates
 from schemas.topics import PHOTO, Topic
 
 M = TypeVar("M", bound=Message)
@@ -83,14 +84,27 @@ def encode(topic: Topic[M], message: M) -> bytes:
 
 
 def to_json(message: Message) -> bytes:
-    """Return the message as JSON; bytes become base64."""
-    return msgspec.json.encode(message)
+    """Return the message as JSON; bytes become base64, and bytes of a text that are not UTF-8 `?`."""
+    try:
+        return msgspec.json.encode(message)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_encodable(msgspec.to_builtins(message)))
 
 
 def to_msgpack(message: Message) -> bytes:
-    """Return the message as a msgpack map; bytes stay bytes."""
-    packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)))
+    """Return the message as a msgpack map; bytes stay bytes, and bytes of a text that are not UTF-8 `?`."""
+    fields = msgspec.to_builtins(message, builtin_types=(bytes,))
+    try:
+        packed: bytes = msgpack.packb(fields)
+    except UnicodeEncodeError:
+        packed = msgpack.packb(_encodable(fields))
     return packed
+
+
+def _encodable(fields: object) -> object:
+    # Names of files and a camera's headers get into reasons, and a Status that fails would end the service.
+    # One character for each: an escape sequence could make a text longer than the contract allows.
+    return without_surrogates(fields, "replace")
 
 
 def decode(topic: Topic[M], payload: bytes, names: dict[str, str]) -> M:
@@ -155,7 +169,7 @@ def stored_id(topic: Topic[M], name: str, payload: bytes) -> str:
     """
     names = topic.match(name)
     if names is None:
-        raise CodecError(f"{name!r} is no topic of a {topic.kind}", code="malformed-message")
+        raise CodecError(f"{name!r} is not a topic of a {topic.kind}", code="malformed-message")
     return str(decode(topic, payload, names).photo_id)  # type: ignore[attr-defined]  # only for messages with one
 
 
@@ -206,9 +220,9 @@ def _exceeded_limit(reason: str) -> str | None:
 
 
 def _wrong_msgpack(reason: str) -> str:
-    """Return in words what the library says of a payload that is no msgpack."""
+    """Return in words what the library reports about a payload that is not msgpack."""
     if "strict_map_key" in reason:
-        return "the name of a field is no text"
+        return "the name of a field is not text"
     if "StackError" in reason:
         return "it is nested too deeply"
     if "extra data" in reason:

@@ -8,6 +8,9 @@ from typing import Literal
 
 Code = Literal["malformed-message", "unsupported-version", "too-large"]
 
+DECODE_ERRORS = (ValueError, RecursionError)
+"""What msgspec raises for bytes that are no value of a type: they may be no UTF-8, or nested too deeply."""
+
 
 class GleanerError(Exception):
     """An error that reads as one sentence: what happened, with the value, and what to do.

@@ -47,7 +47,7 @@ MEANINGS: Mapping[EventName, str] = MappingProxyType(
         EventName.MODEL_MISMATCHED: "an edge's model takes no photos, or gives no scores for its classes",
         EventName.MODEL_REFUSED: "an edge rejected a release, for example for its signature",
         EventName.MODEL_TRIED: "an edge serves a version as shadow or canary",
-        EventName.PHOTO_MISNAMED: "an edge refused a photo or label of a device whose name is no DNS label",
+        EventName.PHOTO_MISNAMED: "an edge refused photos or labels: the device name is not a DNS label",
         EventName.PHOTOS_FORGOTTEN: "an edge forgot photos as the cloud ordered, see `order_id`",
         EventName.POLICY_FAILED: "a training round could not update the harvest policies",
         EventName.RELEASE_FAILED: "a training round could not release its version",

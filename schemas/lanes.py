@@ -9,7 +9,7 @@ AUTO: Final = "auto"
 HARD: Final = "hard"
 """The model was uncertain; a teacher or a person labels the photo."""
 AUDIT: Final = "audit"
-"""Drawn at random, whatever the model said; a person labels it, for an unbiased accuracy."""
+"""Drawn at random, independently of the model; a person labels it, for an unbiased accuracy."""
 FEEDBACK: Final = "feedback"
 """A person sent a label for it."""
 

@@ -1,7 +1,8 @@
 """Escape text from outside, such as reasons, labels and file names, before it is printed or logged.
 
 A terminal obeys control characters: text that contains them could set the window's title, hide or reorder
-other text, or pretend to be another line. So whatever is not printable is shown as its escape sequence.
+other text, or pretend to be another line. So everything that is not printable is shown as its escape
+sequence.
 """
 
 import re
@@ -54,13 +55,14 @@ def is_unicode(text: str) -> bool:
 def without_secrets(text: str) -> str:
     """Return a URL, or what was meant as one, as it may be shown: without user, password and query values.
 
-    The values of a few query fields that tell cameras apart, such as `channel`, are kept. Of a text without a
+    The values of a few query fields that identify cameras, such as `channel`, are kept. Of a text without a
     scheme of the network, such as a path, only what is before an `@` is hidden, and the values of fields with
     names such as `password`.
     """
     shown = text
     if "@" in text:
-        # Up to the last @, in the raw text: a password with / or # is no valid URL, and is shown in an error.
+        # Up to the last @, in the raw text: with / or # in the password it is not a valid URL, and is shown
+        # in an error.
         before = _BEFORE_SECRETS.match(text)
         rest = text.rpartition("@")[2]
         shown = f"{before[0] if before and '@' not in before[0] else ''}{_HIDDEN}@{rest}"
@@ -94,8 +96,26 @@ def ascii_json(value: object) -> str:
     try:
         text = msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
-        text = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(value))).decode()
+        text = msgspec.json.encode(without_surrogates(msgspec.to_builtins(value))).decode()
     return _NOT_ASCII.sub(_json_escape, text)
+
+
+def without_surrogates(value: object, errors: str = "backslashreplace") -> object:
+    """Return a value with no lone surrogate in its texts, at any depth.
+
+    Args:
+        value: Texts, dicts, lists, and anything else, which stays as it is.
+        errors: What stands for one: `backslashreplace` its escape sequence, `replace` a question mark.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", errors).decode()
+    if isinstance(value, dict):
+        return {
+            without_surrogates(name, errors): without_surrogates(one, errors) for name, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [without_surrogates(one, errors) for one in value]
+    return value
 
 
 def _escaped_character(character: str) -> str:
@@ -105,13 +125,3 @@ def _escaped_character(character: str) -> str:
 def _json_escape(found: re.Match[str]) -> str:
     units = found[0].encode("utf-16-be").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
-
-
-def _without_surrogates(value: object) -> object:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_without_surrogates(name): _without_surrogates(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_surrogates(one) for one in value]
-    return value

@@ -27,9 +27,8 @@ from schemas.messages import (
     Steering,
 )
 
-ROOT = (
-    "gleaner/v1"  # the first level is also a Kubernetes namespace: KubeEdge's Router prefixes topics with it
-)
+# The first level is also a Kubernetes namespace: KubeEdge's Router prefixes topics with it.
+ROOT = "gleaner/v1"
 # A DNS label is also valid as a Kubernetes node name, in a certificate's name, a URL and a file name.
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # Components share the status and event topics with devices, so a device must not have one of these names.
@@ -142,7 +141,7 @@ def check_filter(text: str) -> str:
 
 
 def _is_excluded(character: str) -> bool:
-    """Return True for a control character, a surrogate, or a code point that is no character."""
+    """Return True for a control character, a surrogate, or a code point that is not a character."""
     is_none = ord(character) in _NO_CHARACTERS or ord(character) & _LAST_TWO == _LAST_TWO
     return is_none or unicodedata.category(character) in {"Cc", "Cs"}
 

@@ -1,4 +1,4 @@
-"""A real Home Assistant in an environment of its own, in the cache, driven by its HTTP API."""
+"""A real Home Assistant in its own environment, in the cache, driven by its HTTP API."""
 
 import json
 import os
@@ -73,7 +73,7 @@ class HomeAssistant:
         return str(done["result"]["entry_id"])
 
     def reload(self, entry_id: str) -> None:
-        """Load an integration again: its MQTT client connects anew."""
+        """Load an integration again: its MQTT client connects again."""
         self.call(f"/api/config/config_entries/entry/{entry_id}/reload", {})
 
     def states(self) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A mosquitto newer than Debian 12's, unpacked beside the system for tests.
+"""A mosquitto newer than Debian 12's, unpacked apart from the system for tests.
 
 `python -m tests.newer_broker` unpacks Debian 13's package and its libraries, C library and loader included,
 into the cache, and prints the folder of the program. Nothing is installed. With that folder in front of the

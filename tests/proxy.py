@@ -51,7 +51,7 @@ class Proxy:
     def heal(self) -> None:
         """End all disturbances."""
         if self.half_open:
-            self.cut()  # bytes are missing in these streams: they cannot go on
+            self.cut()  # bytes are missing in these streams: they cannot continue
         self.delay_s, self.closed, self.bytes_per_s, self.half_open = 0.0, False, None, False
         self.resume()
 

@@ -21,6 +21,7 @@ from bench.learning.world import (
 )
 from cloud.dataset.example import MIN_TEACHER_LABELS, Example
 from cloud.evaluation import promotion_gate
+from cloud.evaluation.paired_comparison import PairedPredictions
 from cloud.labeling.ensemble import fit_ensemble, lane_thresholds, out_of_fold_votes
 from cloud.labeling.review_order import UnlabelledPhoto, most_informative, pool_weights
 from cloud.labeling.review_queue import Embedded, build_pool
@@ -289,7 +290,7 @@ def decide_promotion(
     classes: Sequence[str] = CLASSES,
 ) -> promotion_gate.Verdict:
     """Return the verdict of the promotion gate about two models."""
-    on_gold = promotion_gate.PairedPredictions(
+    on_gold = PairedPredictions(
         champion.answers(gold), challenger.answers(gold), gold.truth, np.ones(len(gold.truth))
     )
     on_audit = None
@@ -298,7 +299,7 @@ def decide_promotion(
             model.probabilities(np.stack([sample.vector(model.backbone) for sample in audit]))
             for model in (champion, challenger)
         )
-        on_audit = promotion_gate.PairedPredictions(
+        on_audit = PairedPredictions(
             before,
             after,
             np.array([sample.truth for sample in audit], np.int64),

@@ -1,6 +1,6 @@
 """Measure heads of groups of devices on photos of meters: `python -m bench.learning.groups --meters DIR`.
 
-Each meter is a group of its own. Candidates, whitening, alignment and the choice of a head are those of a
+Each meter is its own group. Candidates, whitening, alignment and the choice of a head are those of a
 training; the embeddings are computed once. Three questions: what a head per meter gains where all meters mean
 the same by a picture; what it gains where people label every other meter in another way, by the nearest digit
 (`nearest`) or by the digit after the one below (`next`); and what the first labels of a new meter gain by the

@@ -67,7 +67,7 @@ async def announced(node: str, host: str, port: int, address: str) -> AsyncItera
             raise _not_announced(address, error) from error
         yield
     finally:
-        with suppress(OSError):  # the network may be gone by now; the announcement expires by itself
+        with suppress(OSError):  # the network may be gone; the announcement expires anyway
             await responder.async_unregister_all_services()
         await responder.async_close()
 

@@ -31,9 +31,9 @@ class Mosquitto:
         return dict(os.environ) | {"LD_LIBRARY_PATH": os.pathsep.join(map(str, self.libraries))}
 
 
-def is_installed(cache: Path | None = None) -> bool:
+def is_installed() -> bool:
     """Return True if `find_mosquitto` need not download anything."""
-    return _on_the_path() is not None or (_unpacked(cache) / _BINARY).exists()
+    return _on_the_path() is not None or (_unpacked(None) / _BINARY).exists()
 
 
 def _on_the_path() -> str | None:

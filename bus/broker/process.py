@@ -15,7 +15,7 @@ from bus.broker.locate import BrokerError, Mosquitto, find_mosquitto
 from bus.broker.mosquitto_conf import Access, Bridge, configuration
 from schemas.errors import TransientError
 
-# Only for busy machines: a mosquitto that cannot start ends by itself, and one that is killed saves nothing.
+# Only for busy machines: a mosquitto that cannot start exits, and one that is killed saves nothing.
 _START_S = 60.0
 _STOP_S = 30.0
 _POLL_S = 0.02
@@ -24,20 +24,19 @@ _QUOTED_LOG_LINES = 3
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-def free_port(address: str = "127.0.0.1", *, count: int = 1) -> int:
-    """Return a free TCP port, reserved for this process until it ends.
+def free_port(*, count: int = 1) -> int:
+    """Return a TCP port that is free on loopback, reserved for this process until it ends.
 
     No other process gets the port from this function, not even while its server restarts or has yet to start.
 
     Args:
-        address: The address that the server will bind.
         count: How many consecutive ports to reserve; the first one is returned.
     """
     while True:
-        first = random.choice(_ports())  # noqa: S311  # a port is no secret
+        first = random.choice(_ports())  # noqa: S311  # a port is not secret
         with contextlib.suppress(OSError), contextlib.ExitStack() as bound:
             for port in range(first, first + count):
-                bound.enter_context(socket.socket()).bind((address, port))
+                bound.enter_context(socket.socket()).bind(("127.0.0.1", port))
                 _reserve(port)
             return first
 

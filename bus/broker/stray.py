@@ -1,4 +1,4 @@
-"""End a mosquitto whose owner was killed: it would hold the port, and the folder, for ever."""
+"""End a mosquitto whose owner was killed: it would keep the port and the folder occupied."""
 
 import os
 import signal

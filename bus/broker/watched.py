@@ -51,7 +51,7 @@ def run_watched(config: Path, program: Mosquitto, stop: threading.Event, poll_s:
     """Run mosquitto until `stop` is set. Blocks the calling thread.
 
     A change takes effect once the files were the same for two polls, so that files that are copied one after
-    the other are read together. A mosquitto that ends by itself is started again, after at most 10 s.
+    the other are read together. A mosquitto that exits is started again, after at most 10 s.
 
     Args:
         config: Its mosquitto.conf.

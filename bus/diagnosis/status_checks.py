@@ -79,7 +79,7 @@ def start_of_edge(node: str) -> str:
 
 
 def component_finding(status: Status) -> Finding:
-    """Judge the status of a component that is no edge handler."""
+    """Judge the status of a component other than an edge handler."""
     names = {"node": status.node, "name": status.name}
     retire = Sentence("start it, or remove it for good: gleaner cloud retire %(node)s.%(name)s", **names)
     return status_finding(Sentence("%(name)s of %(node)s", **names), status, retire)

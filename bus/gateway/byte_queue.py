@@ -1,11 +1,11 @@
-"""Queue for the messages of one edge node on their way to the cloud's broker."""
+"""Queue for the messages of one edge node to the cloud's broker."""
 
 import asyncio
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 _OVERHEAD_BYTES = 1024
-"""Counted for each message beside its payload, so that many small messages are bounded too."""
+"""Counted for each message in addition to its payload, so that many small messages are bounded too."""
 
 
 class QueuedMessage(NamedTuple):

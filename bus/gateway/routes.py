@@ -1,7 +1,7 @@
 """The topics that cross between edge and cloud, and their URLs at the gateway and at KubeEdge's Router.
 
-Upwards the Router tells its target neither topic nor node, so each topic of each node has its own URL at the
-gateway. Downwards the Router's URL is made of the node and the topic.
+Upwards the Router passes neither topic nor node to its target, so each topic of each node has its own URL at
+the gateway. Downwards the Router's URL is made of the node and the topic.
 """
 
 from collections.abc import Mapping, Sequence

@@ -35,7 +35,7 @@ class RuleRepair:
         settings: How often, and against which API server.
         bus: Client of the cloud's broker; a subscription is made here, so its `run` must start later.
         router: Entered.
-        uplink: Knows what has come from a node lately, see `silent_s` of the gateway. The Rules of a silent
+        uplink: Knows what a node sent recently, see `silent_s` of the gateway. The Rules of a silent
             node are probed again, although they worked before.
     """
 
@@ -70,7 +70,7 @@ class RuleRepair:
                     created = True
                 await self._repair()
             except (ClusterError, ClusterRefusedError) as error:
-                # Rules that work go on without the API server.
+                # Rules that work do not need the API server.
                 log.warning("rules.cluster_failed", error=str(error))
             await asyncio.sleep(self._settings.every_s)
 
@@ -100,7 +100,7 @@ class RuleRepair:
         log.info("rules.repaired", topics=repaired)
 
     async def _report(self, undelivered: Collection[str], probed: Iterable[str]) -> None:
-        """Say of which nodes the way down does not work."""
+        """Report the nodes to which no message gets through."""
         for node in sorted(probed):
             if node in undelivered:
                 found = f"{node} gets nothing from the cloud, although its messages arrive"
@@ -125,7 +125,7 @@ class RuleRepair:
         return silent
 
     def _cluster(self) -> Cluster:
-        # Anew for each use: the token of a service account is renewed on disk.
+        # Read again for each use: the token of a service account is renewed on disk.
         settings = self._settings
         token, ca = (Path(path) if path else None for path in (settings.server_token, settings.server_ca))
         return Cluster(settings.server, token, ca)

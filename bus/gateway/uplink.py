@@ -104,7 +104,7 @@ class Uplink:
             await runner.cleanup()
 
     def _server_log(self) -> logging.Logger:
-        """Return a logger for aiohttp, for which a request that is no HTTP is our error, with a traceback."""
+        """Return a logger for aiohttp, which would log a request that is not HTTP with a traceback."""
 
         def is_ours(record: logging.LogRecord) -> bool:
             error = record.exc_info[1] if record.exc_info else None
@@ -168,7 +168,7 @@ class Uplink:
 
     async def _receive(self, route: Route, request: web.Request) -> Answer:
         """Read a body, unless too many are being read or too much waits already."""
-        # Without the device: its name is the sender's, and there are no bounds to names.
+        # Without the device: senders choose its name, so there is no bound on the number of names.
         self._carried_at[replace(route, device=None)] = time.monotonic()
         queue = self._queues[route.node]
         # Checked before the body is read: its memory is not bounded by the queue yet.
@@ -220,7 +220,7 @@ class Uplink:
         return QueuedMessage(route.name, body, retain=route.topic.retain)
 
     def _refuse(self, route: Route, error: CodecError) -> None:
-        """Answer a sample that can never be stored, as the collector would: otherwise it is sent for ever."""
+        """Answer a sample that can never be stored, as the collector would; else it is resent endlessly."""
         if route.topic is SAMPLE and error.photo_id is not None:
             self._downlink.send_receipt(
                 Receipt(
@@ -252,6 +252,6 @@ class Uplink:
 
 
 def _first_line(error: Exception) -> str:
-    # aiohttp's sentences begin with the status, and go on with the bytes that were wrong.
+    # aiohttp's sentences begin with the status, followed by the bytes that were wrong.
     text = str(error).partition(":")[2] or str(error)
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

@@ -1,9 +1,9 @@
 """Stop reading from the broker while a subscription's queue is full.
 
 Ending the connection instead would make the broker deliver the same messages again, with no progress.
-Reading goes on while a publish waits for its PUBACK, which arrives behind the messages: what does not fit is
-then left unacknowledged, and is fetched by a reconnect once the queues are empty. So each connection makes
-progress.
+Reading continues while a publish waits for its PUBACK, which arrives behind the messages: those that do not
+fit are then left unacknowledged, and a reconnect fetches them once the queues are empty. So each connection
+makes progress.
 """
 
 import time
@@ -13,7 +13,7 @@ import structlog
 
 from bus.metrics import Counters
 from bus.mqtt.connection import BrokerConnection
-from bus.mqtt.subscription import DeliveryQueue
+from bus.mqtt.subscription import QUEUED_BYTES, DeliveryQueue
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ class Backpressure:
     def attach(self, connection: BrokerConnection) -> None:
         """Control a connection that is proven to work.
 
-        Not earlier: who takes from the queues may wait for the connection, whose proof comes after messages.
+        Not earlier: consumers may be waiting for the connection, which is proven only after messages arrive.
         """
         self._connection = connection
         connection.publisher.on_change = self.update
@@ -75,10 +75,10 @@ class Backpressure:
 
     def _is_full(self) -> bool:
         # A list and no generator, which would call a function for each queue, several times for each photo.
-        return any([queue.qsize() >= queue.limit for queue in self._queues])  # noqa: C419
+        return any([one.qsize() >= one.limit or one.size_bytes >= QUEUED_BYTES for one in self._queues])  # noqa: C419
 
     def stalled(self) -> str | None:
-        """Return why messages do not move on, None if they do; continues reading after a long stop."""
+        """Return why no message is taken, None if some are; continue reading after a long stop."""
         connection = self._connection
         if connection is not None and connection.paused and time.monotonic() - self._taken_at > STALLED_S:
             self._stalled = True
@@ -98,4 +98,4 @@ class Backpressure:
 
 
 def _has_much_room(queue: DeliveryQueue[Any]) -> bool:
-    return queue.qsize() <= queue.limit // 2
+    return queue.qsize() <= queue.limit // 2 and queue.size_bytes <= QUEUED_BYTES // 2

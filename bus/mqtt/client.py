@@ -185,9 +185,9 @@ class Bus:
 
     @property
     def last_unmatched(self) -> bool:
-        """Whether the broker said that nobody subscribes to the topic of the last confirmed message.
+        """Whether the broker reported that the topic of the last confirmed message has no subscriber.
 
-        A broker need not say it, and by MQTT 3.1.1 it cannot.
+        Brokers may leave it out, and MQTT 3.1.1 has no field for it.
         """
         return self._connection is not None and self._connection.publisher.unmatched
 
@@ -198,8 +198,8 @@ class Bus:
 
         Raises:
             TopicError: A name is not a DNS label.
-            BrokerConnectionError: Not connected, or the connection was lost; the broker may have the message
-                all the same. Or the broker refuses the message.
+            BrokerConnectionError: Not connected, or the broker refuses the message. Or the connection was
+                lost, and the broker may still have received it.
             MessageTooLargeError: The message is larger than a limit of the broker.
         """
         await self.publish_bytes(topic.name(**names), encode(topic, message), retain=topic.retain)
@@ -230,7 +230,7 @@ class Bus:
         self._reporter.update(**fields)
 
     def finish(self) -> None:
-        """Note that the work of this component is done: it leaves no Status, as one that stops early does."""
+        """Note that this component has finished: it leaves no Status, unlike one that is stopped early."""
         self._reporter.is_done = True
 
     async def report_degraded(self, part: str, reason: str) -> None:
@@ -258,9 +258,7 @@ class Bus:
             try:
                 await self._run_connection(self._outage.began_at)
             except _RedeliveryNeededError:
-                log.info(
-                    "bus.reconnecting", broker=self._address, reason="messages did not fit and come again"
-                )
+                log.info("bus.reconnecting", broker=self._address, reason="redelivery: messages did not fit")
             except BrokerConnectionError as error:
                 self._identity = self._identity.after(error, worked=self._connected_at is not None)
                 await self._wait_after(error)
@@ -319,8 +317,8 @@ class Bus:
 
     async def _serve(self, connection: BrokerConnection, failed_at: float | None) -> None:
         """Subscribe, probe the connection, let publishers in, then publish the Status at intervals."""
-        # A resumed session has its subscriptions, and the SUBACK comes behind all messages that wait in it.
-        # They must not be read before somebody takes them: what does not fit would come again as a whole.
+        # A resumed session has its subscriptions, and the SUBACK arrives behind all messages that wait in it.
+        # They must not be read before they can be taken: those that do not fit would all be sent again.
         resumed = connection.session_resumed and self._presence is None
         if resumed:
             await self._let_in(connection, failed_at)

@@ -1,7 +1,7 @@
 """One MQTT connection, from handshake to end. With `paho_hooks` the only module that imports aiomqtt.
 
-It speaks MQTT 5, in which a broker tells its limits and why it refuses a message, and 3.1.1 with a broker
-that knows nothing newer.
+It speaks MQTT 5, in which a broker reports its limits and why it refuses a message, and falls back to 3.1.1
+if the broker does not support MQTT 5.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class ClientIdentity:
         password: Of the broker's user.
         durable: Whether the broker keeps the session while the client is offline.
         protocol: Version of MQTT to speak.
-        speaks_old: Whether the broker said that it does not speak MQTT 5.
+        speaks_old: Whether the broker reported that it does not support MQTT 5.
     """
 
     client_id: str
@@ -78,9 +78,9 @@ class ClientIdentity:
         if isinstance(error, ProtocolRefusedError):
             newest = self.protocol == aiomqtt.ProtocolVersion.V5
             other = aiomqtt.ProtocolVersion.V311 if newest else aiomqtt.ProtocolVersion.V5
-            return replace(self, protocol=other, speaks_old=self.speaks_old or error.said)
+            return replace(self, protocol=other, speaks_old=self.speaks_old or error.explicit)
         if worked and not self.speaks_old:
-            # A proxy closes early too while its broker is away: that says nothing about the broker.
+            # A proxy closes early too while its broker is away, so this proves nothing about the broker.
             return replace(self, protocol=aiomqtt.ProtocolVersion.V5)
         return self
 
@@ -134,9 +134,8 @@ class BrokerConnection:
         self._on_message = on_message
         self._opened = contextlib.AsyncExitStack()
         with self._mapped_errors():
-            self._client = self._make_client(
-                broker, identity, will
-            )  # an aiomqtt Client serves one connection
+            # An aiomqtt Client serves one connection.
+            self._client = self._make_client(broker, identity, will)
         self._paho = self._client._client  # noqa: SLF001  # aiomqtt has no API for manual acknowledgement
         self._socket = Socket(self._client)
         # Must be set before connecting: otherwise paho acknowledges a message before the application sees it.
@@ -185,8 +184,9 @@ class BrokerConnection:
                 raise
             except BrokerConnectionError as error:
                 if self._refused_protocol or self._closed_early:
-                    said = self._refused_protocol
-                    raise ProtocolRefusedError(self.address, reason=error.reason, said=said) from None
+                    raise ProtocolRefusedError(
+                        self.address, reason=error.reason, explicit=self._refused_protocol
+                    ) from None
                 raise
             self._opened = opened.pop_all()
         # Even without a handler, paho formats a log line for each packet.
@@ -206,7 +206,7 @@ class BrokerConnection:
             BrokerConnectionError: The connection ended.
         """
         with self._mapped_errors():
-            # The iterator yields only the exceptions that _Inbox queued; it raises when the connection ends.
+            # The iterator yields only the exceptions that `Inbox` queued; it raises when the connection ends.
             async for error in cast(AsyncIterator[Exception], self._client.messages):
                 raise error
 

@@ -1,4 +1,4 @@
-"""What can fail on the way to a broker."""
+"""Errors of connections to a broker."""
 
 from schemas.errors import PermanentError, TransientError
 
@@ -30,13 +30,13 @@ class ProtocolRefusedError(BrokerConnectionError):
     """The broker does not answer this version of MQTT.
 
     Args:
-        said: Whether the broker said so. A connection that only closes may be that of a proxy, as of Docker,
-            whose broker is away.
+        explicit: Whether the broker named the reason. A connection that only closes may be that of a proxy,
+            as of Docker, whose broker is away.
     """
 
-    def __init__(self, subject: str, *, reason: str, said: bool) -> None:
+    def __init__(self, subject: str, *, reason: str, explicit: bool) -> None:
         super().__init__(subject, reason=reason)
-        self.said = said
+        self.explicit = explicit
 
 
 RIGHTS_HINT = "may this client write and read it?"
@@ -51,7 +51,7 @@ class MessageTooLargeError(PermanentError):
 
 
 UNPUBLISHED = (BrokerConnectionError, MessageTooLargeError)
-"""What `Bus.publish` raises if a message did not arrive. A message that nobody has to get is dropped then."""
+"""Errors of `Bus.publish` for a message that did not arrive. A best-effort message is then dropped."""
 
 
 class BrokerRefusedError(PermanentError):

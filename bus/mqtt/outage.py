@@ -50,8 +50,8 @@ class Outage:
         if self._backoff.failures == 1:
             self.began_at = now
             self._reasons.clear()
-        # A broker that stays down must not fill the log, but each reason is told once: "not authorized" after
-        # "connection refused" is another fault.
+        # A broker that stays down must not fill the log, but each reason is logged once: "not authorized"
+        # after "connection refused" is another fault.
         known = error.reason in self._reasons or len(self._reasons) >= _MOST_REASONS
         self._reasons.add(error.reason)
         level = log.debug if known else log.warning

@@ -116,7 +116,7 @@ class Socket:
                 pending = getattr(sock, "pending", None)
                 if pending is None or not pending():
                     break
-        except Exception as error:  # noqa: BLE001  # whatever broke, the connection ends with it
+        except Exception as error:  # noqa: BLE001  # any failure ends the connection
             disconnected = self._client._disconnected  # noqa: SLF001
             if not disconnected.done():
                 disconnected.set_exception(error)
@@ -150,7 +150,7 @@ class Socket:
         self._paho._sock_send, self._paho._sock_recv = count_sent, receive_ahead  # noqa: SLF001
 
     def _unacknowledged_bytes(self) -> int:
-        """Return how many sent bytes the kernel still keeps for sending again; 0 where it does not tell."""
+        """Return how many sent bytes the kernel keeps for sending again; 0 if it does not report them."""
         sock = self._paho.socket()
         if sock is None or sock.fileno() < 0:
             return 0

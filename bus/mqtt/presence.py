@@ -17,6 +17,7 @@ from schemas.codec import decode, encode
 from schemas.errors import CodecError
 from schemas.field_types import MAX_TEXT_CHARS
 from schemas.messages import Status
+from schemas.text import escaped
 from schemas.topics import STATUS
 
 log = structlog.get_logger()
@@ -80,7 +81,8 @@ class Presence:
         is_new = part not in self._problems
         # A changed reason is still the same outage.
         since = time.monotonic() if is_new else self._problems[part].since
-        self._problems[part] = Problem(since, reason)
+        # Names of files and words of a camera get into reasons; no message can have bytes that are no text.
+        self._problems[part] = Problem(since, escaped(reason, MAX_TEXT_CHARS))
         return is_new
 
     def recover(self, part: str) -> float | None:
@@ -133,7 +135,7 @@ class Reporter:
         self._connection: BrokerConnection | None = None
         self._turn = asyncio.Lock()
         self.is_done = False
-        """Whether its work is done: then no Status is left that says `offline`."""
+        """Whether its work is done: then no Status with `offline` is left at the broker."""
 
     def attach(self, connection: BrokerConnection | None) -> None:
         """Use a connection that works, or none."""
@@ -170,8 +172,8 @@ class Reporter:
     async def publish(self, connection: BrokerConnection) -> None:
         """Publish the Status and wait a little for its PUBACK.
 
-        A PUBACK that is late, behind a photo on a slow link, is no error: whether the connection lives is
-        decided by the bytes that move.
+        A PUBACK that is late, behind a photo on a slow link, is not an error: whether the connection is alive
+        is decided by the bytes that move.
 
         Raises:
             BrokerConnectionError: The connection was lost.
@@ -180,7 +182,7 @@ class Reporter:
             return
         try:
             async with asyncio.timeout(_WAIT_S), self._turn:
-                # One at a time: on a slow link they would pile up behind a photo. The next one has it all.
+                # One at a time: on a slow link they would pile up behind a photo. The next one is complete.
                 if not connection.publisher.is_first_waiting():
                     await self._send(connection, self._presence)
         except TimeoutError:

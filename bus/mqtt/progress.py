@@ -39,7 +39,7 @@ class LinkProgress:
     """Publishes without a PUBACK, and when a byte last made progress for the oldest of them.
 
     Args:
-        silence_s: How long nothing may move while little is on its way, in seconds.
+        silence_s: How long no byte may move while few are in flight, in seconds.
     """
 
     silence_s: float
@@ -84,7 +84,7 @@ class LinkProgress:
         return silent_s if silent_s > self._patience_s() else None
 
     def _patience_s(self) -> float:
-        # A proxy, tunnel or modem may hold all of it in a buffer that TCP does not tell us about.
+        # A proxy, tunnel or modem may hold all of it in a buffer that TCP does not report.
         return (
             self.silence_s + sum(each.size_bytes for each in self._publishes.values()) / SLOWEST_BYTES_PER_S
         )

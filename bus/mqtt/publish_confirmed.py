@@ -37,7 +37,7 @@ async def publish_confirmed(
         TopicError: A name is not a DNS label.
         PublishRefusedError: The client may not write the topic.
         BrokerConnectionError: Not connected, or the client may not read the topic; or it may not write it,
-            and the broker speaks MQTT 3.1.1, which has no word for that.
+            and the broker speaks MQTT 3.1.1, which cannot report that.
     """
     payload, topic_name = encode(topic, message), topic.name(**names)
     others: list[Delivery[M]] = []

@@ -1,4 +1,4 @@
-"""The publishes of one connection: how many bytes are on their way, and which are acknowledged."""
+"""The publishes of one connection: how many bytes are in flight, and which publishes are acknowledged."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ class Publisher:
         self.awaited = 0
         """Publishes that a caller waits for; the Status is not among them."""
         self.unmatched = False
-        """Whether the last PUBACK said that nobody subscribes to its topic."""
+        """Whether the last PUBACK reported that its topic has no subscriber."""
         self.on_change: Callable[[], None] = _nothing
         """Called when `awaited` changes."""
         self._address = address
@@ -104,10 +104,10 @@ class Publisher:
 
         Raises:
             MessageTooLargeError: It is larger than the broker accepts, or its topic than MQTT does.
-            BrokerConnectionError: No PUBACK arrived; the broker may have the message all the same.
+            BrokerConnectionError: No PUBACK arrived; the broker may still have received the message.
         """
         topic_bytes = len(topic.encode())
-        if topic_bytes > _MOST_TOPIC_BYTES:  # made from another one, of a stranger
+        if topic_bytes > _MOST_TOPIC_BYTES:  # derived from a topic that some client chose
             raise MessageTooLargeError(
                 f"a topic has {topic_bytes} bytes, and MQTT allows {_MOST_TOPIC_BYTES}"
             )

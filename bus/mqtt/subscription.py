@@ -12,7 +12,7 @@ from bus.metrics import Counters
 from bus.mqtt.connection import CONCURRENT_PUBLISHES, Incoming, matches
 from schemas.codec import decode
 from schemas.messages import Message
-from schemas.topics import STATUS, Topic
+from schemas.topics import EVENT, STATUS, Topic
 
 log = structlog.get_logger()
 
@@ -21,6 +21,9 @@ M = TypeVar("M", bound=Message)
 # Packets that may be read from the socket at once, after reading was stopped in the middle.
 _READ_AHEAD = 2 * CONCURRENT_PUBLISHES
 _LOGGED_TOPIC_CHARS = 200
+
+QUEUED_BYTES = 64 * 1024 * 1024
+"""Payload bytes that wait in a queue from which on nothing more is read: a thousand messages may be 8 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +59,28 @@ class Delivery(Generic[M]):
 class DeliveryQueue(asyncio.Queue[Delivery[M]], Generic[M]):
     """Deliveries of one subscription that wait in this process.
 
-    Bounded: `limit` is kept by who fills it, see `bus.mqtt.backpressure`. A few packets more may be in it,
-    because several are read from the socket at once.
+    Bounded by `limit` and `QUEUED_BYTES`, which `bus.mqtt.backpressure` enforces. It may hold a few packets
+    more, because several are read from the socket at once.
     """
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit = limit
+        self.size_bytes = 0
+        """Of the payloads in it."""
         self.on_taken: Callable[[], None] | None = None
 
-    def _get(self) -> Delivery[M]:  # asyncio.Queue is made to be extended here
+    def takes_no_more(self) -> bool:
+        """Return True if a further delivery must be left to the broker."""
+        return self.qsize() > self.limit + _READ_AHEAD or self.size_bytes > 2 * QUEUED_BYTES
+
+    def _put(self, item: Delivery[M]) -> None:  # asyncio.Queue is made to be extended here
+        self.size_bytes += len(item.payload)
+        super()._put(item)
+
+    def _get(self) -> Delivery[M]:  # as above
         taken: Delivery[M] = super()._get()
+        self.size_bytes -= len(taken.payload)
         if self.on_taken is not None:
             self.on_taken()
         return taken
@@ -76,9 +90,9 @@ class DeliveryQueue(asyncio.Queue[Delivery[M]], Generic[M]):
 class Subscription(Generic[M]):
     """Deliveries of one topic, in order of arrival. Iterate over it.
 
-    Bounded: while it is full, nothing more is read from the broker. A message that is read all the same,
-    because a publish waits for its PUBACK, is counted as `bus.overflowed` and comes again with a later
-    connection at QoS 1; at QoS 0 it is lost.
+    Bounded: while it is full, nothing more is read from the broker. A message that is read nevertheless,
+    because a publish waits for its PUBACK, is counted as `bus.overflowed`. At QoS 1 a later connection
+    redelivers it; at QoS 0 it is lost.
     """
 
     topic: Topic[M]
@@ -159,12 +173,16 @@ class Subscriptions:
 
         Args:
             incoming: As it was read from the socket.
-            expected: Whether somebody takes it although it is of no subscription.
+            expected: Whether a raw subscription takes it, so that it needs no other one.
         """
         for subscription in self._all:
-            if (names := subscription.topic.match(incoming.topic)) is not None:
+            if (names := subscription.topic.match(incoming.topic)) is None:
+                continue
+            if incoming.retained and subscription.topic is EVENT:
+                _acknowledge(incoming)  # whoever retains an event would have it happen at each connection
+            else:
                 self._deliver(subscription, names, incoming)
-                return  # one delivery has one ack, so one subscription gets it
+            return  # one delivery has one ack, so one subscription gets it
         self._discard(incoming, expected=expected)
 
     def _deliver(
@@ -178,20 +196,19 @@ class Subscriptions:
             time.monotonic(),
             incoming.ack or _no_ack,
         )
-        # Injected and QoS 0 messages have no PUBACK and would not come again: they take part all the same.
-        if subscription.queue.qsize() <= subscription.queue.limit + _READ_AHEAD:
+        # The bound holds for injected and QoS 0 messages too, although nothing redelivers them.
+        if subscription.queue.takes_no_more():
+            self._overflowed(incoming.topic)
+        else:
             subscription.queue.put_nowait(delivery)
             self._delivered()
-        else:
-            self._overflowed(incoming.topic)
 
     def _discard(self, incoming: Incoming, *, expected: bool) -> None:
         """Acknowledge a message without a subscription; count it unless it is expected or a Status.
 
         It is our own Status, or a topic with a name that is not a DNS label.
         """
-        if incoming.ack is not None:
-            incoming.ack()
+        _acknowledge(incoming)
         if not expected and STATUS.match(incoming.topic) is None:
             self._counters.add("bus.unmatched")
             log.warning("bus.unmatched", topic=incoming.topic[:_LOGGED_TOPIC_CHARS])
@@ -207,6 +224,27 @@ class RawMessage:
     retained: bool
 
 
+class RawQueue(asyncio.Queue[RawMessage]):
+    """Messages of a raw subscription; full at its number of messages, or at four times `QUEUED_BYTES`."""
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__(maxsize)
+        self._bytes = 0
+
+    def full(self) -> bool:
+        """Return True if there is no room for another message."""
+        return super().full() or self._bytes >= 4 * QUEUED_BYTES  # the statuses of a large fleet have room
+
+    def _put(self, item: RawMessage) -> None:
+        self._bytes += len(item.payload)
+        super()._put(item)
+
+    def _get(self) -> RawMessage:
+        taken: RawMessage = super()._get()
+        self._bytes -= len(taken.payload)
+        return taken
+
+
 class RawSubscriptions:
     """The raw subscriptions of one client.
 
@@ -219,7 +257,7 @@ class RawSubscriptions:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._queues: dict[str, asyncio.Queue[RawMessage]] = {}
+        self._queues: dict[str, RawQueue] = {}
         self._optional: set[str] = set()
 
     @property
@@ -236,7 +274,7 @@ class RawSubscriptions:
         """Return the queue of a filter, of that size if it is new."""
         if optional:
             self._optional.add(topic_filter)
-        return self._queues.setdefault(topic_filter, asyncio.Queue(queue))
+        return self._queues.setdefault(topic_filter, RawQueue(queue))
 
     def put(self, incoming: Incoming) -> bool:
         """Put a message into the queues whose filter matches; return whether there was one."""
@@ -245,13 +283,18 @@ class RawSubscriptions:
             if not matches(topic_filter, incoming.topic):
                 continue
             matched = True
-            if topic_filter in self._optional and queue.full():
+            while topic_filter in self._optional and queue.full():
                 queue.get_nowait()
             try:
                 queue.put_nowait(RawMessage(incoming.topic, incoming.payload, incoming.retained))
             except asyncio.QueueFull:
                 self._counters.add("bus.overflowed")
         return matched
+
+
+def _acknowledge(incoming: Incoming) -> None:
+    if incoming.ack is not None:
+        incoming.ack()
 
 
 def _no_ack() -> None:

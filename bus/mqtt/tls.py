@@ -1,4 +1,4 @@
-"""TLS to the broker: the SSL context, and explanations of OpenSSL's errors."""
+"""TLS to the broker and to our own servers: the SSL contexts, and explanations of OpenSSL's errors."""
 
 import re
 import ssl
@@ -21,7 +21,7 @@ _EXPLANATIONS = {
     "WRONG_VERSION_NUMBER": "that port does not use TLS",
 }
 _NUMBERS = re.compile(r" \(_ssl\.c:\d+\)|^\[Errno -?\d+\] ")
-"""A line of C, and the number of an error: the words beside them say it."""
+"""What OpenSSL adds to its sentence: a line of C, and the number of the error."""
 
 
 def context(tls: Tls) -> ssl.SSLContext:
@@ -35,7 +35,7 @@ def context(tls: Tls) -> ssl.SSLContext:
     try:
         ssl_context = ssl.create_default_context(cafile=tls.ca)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ConfigError(f"CA file {tls.ca}", expected="certificates in PEM", got=_reason(error)) from None
+        raise _bad_authority(tls.ca, error) from None
     # As the broker's; older versions are broken.
     ssl_context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.crl is not None:
@@ -43,6 +43,38 @@ def context(tls: Tls) -> ssl.SSLContext:
     if tls.certificate is not None:
         load_certificate(ssl_context, tls.certificate, tls.key)
     return ssl_context
+
+
+def server_context(
+    certificate: str, key: str | None, clients: str | None = None, crl: str | None = None
+) -> ssl.SSLContext:
+    """Return the SSL context of a server.
+
+    Args:
+        certificate: PEM file.
+        key: PEM file of its key, None if it is in the same file.
+        clients: PEM file of the CA by which clients have to have a certificate; None: they need none.
+        crl: PEM file of the clients' certificates that are revoked, with a list of each CA.
+
+    Raises:
+        ConfigError: A file is missing or not PEM, or the key does not belong to the certificate.
+    """
+    ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ssl_context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_certificate(ssl_context, certificate, key)
+    if clients is not None:
+        try:
+            ssl_context.load_verify_locations(cafile=clients)
+        except (OSError, ValueError) as error:
+            raise _bad_authority(clients, error) from None
+        ssl_context.verify_mode = ssl.CERT_REQUIRED
+    if crl is not None:
+        _check_revocation(ssl_context, crl)
+    return ssl_context
+
+
+def _bad_authority(ca: str, error: Exception) -> ConfigError:
+    return ConfigError(f"CA file {ca}", expected="certificates in PEM", got=_reason(error))
 
 
 def load_certificate(ssl_context: ssl.SSLContext, certificate: str, key: str | None) -> None:

@@ -1,1 +1,1 @@
-"""Tell people what happens: events and silent nodes, summed up, through Apprise."""
+"""Notify people of events and silent nodes, summed up, through Apprise."""

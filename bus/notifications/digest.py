@@ -8,7 +8,7 @@ _MAX_TEXT_CHARS = 300
 
 
 class News(NamedTuple):
-    """Something to tell: its kind, such as `round.failed`, and one line of text."""
+    """Something to report: its kind, such as `round.failed`, and one line of text."""
 
     kind: str
     text: str
@@ -51,7 +51,7 @@ class Digest:
 
     @property
     def due_at(self) -> float | None:
-        """When a message is to be sent; None while there is nothing to tell."""
+        """When a message is to be sent; None while there is nothing to report."""
         return self._due_at
 
     def add(self, news: News, now: float) -> None:

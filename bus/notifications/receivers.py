@@ -1,4 +1,4 @@
-"""Send messages to the receivers in a file, each by itself: a failing one does not delay the others."""
+"""Send messages to the receivers in a file independently: a failing one does not delay the others."""
 
 import asyncio
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ def read_receivers(path: Path) -> Named:
     """Return each receiver of a file with a name that has no secrets: its line and its service.
 
     Raises:
-        ConfigError: The file cannot be read or is empty, or a line is no URL of Apprise. The error does not
-            contain the line.
+        ConfigError: The file cannot be read or is empty, or a line is not a URL of Apprise. The error does
+            not contain the line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -52,7 +52,9 @@ def _receiver(path: Path, number: int, url: str) -> "tuple[str, Apprise]":
 
     made = apprise.Apprise()
     if not made.add(url):
-        raise ConfigError(f"line {number} of {path} is no URL that Apprise knows", hint="such as mailto://…")
+        raise ConfigError(
+            f"line {number} of {path} is not a URL that Apprise knows", hint="such as mailto://…"
+        )
     return f"receiver {number} ({url.partition(':')[0]})", made
 
 
@@ -104,8 +106,13 @@ class Receiver:
         await self._bus.report_recovered(self._name)
 
     async def _attempt(self, message: Summary) -> bool:
-        # In a thread: Apprise blocks, each of its requests for at most some seconds.
-        notify = asyncio.to_thread(self._send_by.notify, body=message.body, title=message.title)
+        from apprise import NotifyFormat  # noqa: PLC0415  # loaded already, with the receiver
+
+        # In a thread: Apprise blocks, each of its requests for at most some seconds. Plain text, which it
+        # then escapes where a receiver shows HTML or Markdown: the reasons in it come from devices.
+        notify = asyncio.to_thread(
+            self._send_by.notify, body=message.body, title=message.title, body_format=NotifyFormat.TEXT
+        )
         try:
             async with asyncio.timeout(_SEND_S):
                 return bool(await notify)

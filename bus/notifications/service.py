@@ -1,4 +1,4 @@
-"""Run the notifier: a client of the cloud's broker that tells people about events and silent nodes."""
+"""Run the notifier: a client of the cloud's broker that notifies people of events and silent nodes."""
 
 import asyncio
 import time
@@ -46,7 +46,7 @@ class Notifier:
         self._statuses = bus.subscribe(STATUS)
 
     async def run(self) -> None:
-        """Tell until cancelled. Safe to cancel: what was not sent yet is lost."""
+        """Notify until cancelled. Safe to cancel: what was not sent yet is lost."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._take_events(), name="notify.events")
             tasks.create_task(self._take_statuses(), name="notify.statuses")

@@ -1,4 +1,4 @@
-"""Bound the connections of a small HTTP server: idle ones give way to new ones, and heads have a deadline."""
+"""Bound the connections of a small HTTP server: new ones replace idle ones, and heads have a deadline."""
 
 import asyncio
 from collections.abc import Callable

@@ -70,7 +70,7 @@ class BrokerDrops:
     """The number of messages that the broker dropped, from its own statistics.
 
     Args:
-        bus: Not running yet. A broker without statistics, or one that hides them, is no error.
+        bus: Not running yet. A broker without statistics, or one that hides them, is not an error.
     """
 
     def __init__(self, bus: Bus) -> None:

@@ -198,6 +198,15 @@ LABELS_MISSING = Metric(
     "gleaner_labels_missing", "gauge", "labels that are missing until the next round starts", ("trainer",)
 )
 DRIFT_ALARM = Metric("gleaner_drift_alarm", "gauge", "1 while new photos look different", ("trainer",))
+AUDIT_ACCURACY = Metric(
+    "gleaner_audit_accuracy_ratio",
+    "gauge",
+    "share of right answers of the version in service by audits: at all devices, and at the group of devices"
+    " where it is lowest; absent below 20 audits",
+    ("trainer",),
+    ("devices",),
+    _each("all", "worst_group"),
+)
 GATEWAY_MESSAGES = Metric(
     "gleaner_gateway_messages",
     "counter",
@@ -263,6 +272,7 @@ METRICS: tuple[Metric, ...] = (
     AWAITING_LABEL,
     LABELS_MISSING,
     DRIFT_ALARM,
+    AUDIT_ACCURACY,
     GATEWAY_MESSAGES,
     NOTIFICATIONS,
     LABELS_UNRECORDED,

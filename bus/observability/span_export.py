@@ -65,7 +65,7 @@ class SpanExport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Send what is left, for at most `FLUSH_S`. If cancelled, it is dropped."""
-        # A thread of its own that nobody joins: the SDK waits for a request to a silent collector.
+        # In a separate thread that is never joined: the SDK waits for a request to a silent collector.
         closing = threading.Thread(target=self._provider.shutdown, name="traces.flush", daemon=True)
         closing.start()
         await asyncio.to_thread(closing.join, FLUSH_S)

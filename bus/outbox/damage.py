@@ -1,6 +1,6 @@
 """Damaged rows and files at rest: set aside, counted, and reported as `degraded`.
 
-A row is moved to the table `damaged_row` of its own database, so that it costs itself and not its neighbours.
+A row is moved to the table `damaged_row` of its database, so that the other rows stay usable.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ def forget(
 
 
 class DamageLog:
-    """What was found damaged in this run: counted, logged, and reported as `degraded` until the next start.
+    """Damage found in this run: counted, logged, and reported as `degraded` until the next start.
 
     Args:
         counters: Damage is counted as `database.damaged`.

@@ -5,11 +5,10 @@ Sample until its Receipt; receivers are idempotent by id. The window of unanswer
 backpressure.
 """
 
-import asyncio
 import sqlite3
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -17,20 +16,16 @@ from bus.config import OutboxLimits
 from bus.metrics import Counters
 from bus.outbox import rows
 from bus.outbox.admission import Item, OutboxFullError, check_disk, full, monotonic_time, unchanged
+from bus.outbox.contents import Contents
 from bus.outbox.overdue import describe
 from bus.outbox.schedule import Entry, Schedule
+from bus.outbox.sender import Connected, Publish, Sender
 from bus.outbox.silence import Silence
 from bus.outbox.sqlite import Database, StorageError, Work
-from schemas.errors import PermanentError, TransientError
 
 __all__ = ["Item", "Outbox", "OutboxFullError"]
 
 log = structlog.get_logger()
-
-Publish = Callable[[str, bytes], Awaitable[None]]
-Connected = Callable[[int], Awaitable[int]]
-_SENDERS = 16  # below the 20 publishes that a connection handles at once
-_CACHE_BYTES = 4_000_000  # payloads kept in memory until they are first sent
 
 
 class Outbox:
@@ -78,28 +73,29 @@ class Outbox:
         self._limits = limits
         self._counters = counters
         self._name = name
-        self._transform_late = transform_late
-        self._read_id = read_id
         self._schedule = Schedule(
             limits, silence=Silence(after_s=limits.resend_first_s / 2) if sparing else None
         )
-        self._bytes = 0
-        self._cached_bytes = 0
-        self._admitted: dict[str, int] = {}
-        self._being_answered: set[str] = set()
-        self._changed = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._removed = asyncio.Event()
+        self._contents = Contents(limits, self._schedule)
+        self._sender = Sender(
+            self._contents,
+            self._schedule,
+            database,
+            limits,
+            counters,
+            name=name,
+            transform_late=transform_late,
+            read_id=read_id,
+        )
 
     def __len__(self) -> int:
         """Return the number of messages that are not answered."""
-        return len(self._schedule) + len(self._admitted)
+        return len(self._contents)
 
     @property
     def size_bytes(self) -> int:
         """Sum of the payloads, in bytes."""
-        return self._bytes
+        return self._contents.size_bytes
 
     @property
     def unanswered(self) -> int:
@@ -134,12 +130,13 @@ class Outbox:
         for row in found:
             # The earlier run may have sent it: with a count of 1, a `duplicate` answer would be misread.
             created_at = monotonic_time(row.created_ms, self._limits.live_s)
-            self._add(Entry(row.message_id, sys.intern(row.topic), row.size_bytes, created_at, send_count=2))
+            entry = Entry(row.message_id, sys.intern(row.topic), row.size_bytes, created_at, send_count=2)
+            self._contents.add(entry)
         if damaged:
             self._counters.add(f"{self._name}.damaged", damaged)
         if found:
             self._counters.add(f"{self._name}.restored", len(found))
-            log.info("outbox.loaded", outbox=self._name, messages=len(found), bytes=self._bytes)
+            log.info("outbox.loaded", outbox=self._name, messages=len(found), bytes=self.size_bytes)
 
     async def put(self, message_id: str, topic: str, payload: bytes) -> bool:
         """Store a message and send it; when this returns, it is on the disk.
@@ -175,17 +172,15 @@ class Outbox:
         Raises:
             OutboxFullError: As for `put`.
         """
-        if self._has(message_id):
+        if message_id in self._contents:
             return None
         check_disk(self._database, self._limits, len(payload), self._counters, self._name)
         # A loop: while an old message is dropped, another caller may take its room, or put the same message.
-        while not self._has_room(len(payload)):
+        while not self._contents.has_room(len(payload)):
             await self._make_room(len(payload))
-            if self._has(message_id):
+            if message_id in self._contents:
                 return None
-        self._admitted[message_id] = len(payload)
-        self._bytes += len(payload)
-        self._empty.clear()
+        self._contents.reserve(message_id, len(payload))
         return Item(message_id, topic, payload, time.time_ns() // 1_000_000)
 
     @staticmethod
@@ -195,19 +190,14 @@ class Outbox:
 
     def commit(self, item: Item) -> None:
         """Send a message whose transaction was committed: the third step of `put`."""
-        self.abort(item)
         # Interned: up to 100 000 entries share a few topic names.
         entry = Entry(item.message_id, sys.intern(item.topic), len(item.payload), time.monotonic())
-        if self._cached_bytes + entry.size_bytes <= _CACHE_BYTES:
-            entry.payload = item.payload
-            self._cached_bytes += entry.size_bytes
-        self._add(entry)
+        self._contents.add(entry, item.payload)
         self._counters.add(f"{self._name}.accepted")
 
     def abort(self, item: Item) -> None:
         """Release the room of a message whose transaction failed: the third step of `put` otherwise."""
-        self._bytes -= self._admitted.pop(item.message_id)
-        self._notify()
+        self._contents.release(item.message_id)
 
     async def mark_answered(self, message_id: str, record: Work[None] | None = None) -> bool:
         """Remove a message whose final answer arrived.
@@ -234,14 +224,14 @@ class Outbox:
                 record(connection)
             return True
 
-        self._being_answered.add(message_id)
+        self._contents.being_answered.add(message_id)
         try:
             # A loss of power may bring back a message whose answer has no record: it is then sent again.
             removed = await self._database.run(remove, synced=record is not None)
-            self._remove(message_id)  # after the commit: if that fails, the message is sent again
+            self._contents.remove(message_id)  # after the commit: if that fails, the message is sent again
             self._schedule.answered(time.monotonic())
         finally:
-            self._being_answered.discard(message_id)
+            self._contents.being_answered.discard(message_id)
         self._counters.add(f"{self._name}.{'answered' if removed else 'answered_again'}")
         return removed
 
@@ -249,7 +239,7 @@ class Outbox:
         """Drop messages whose rows the caller has deleted: they are not wanted any more."""
         for message_id in message_ids:
             if message_id in self._schedule:
-                self._remove(message_id)
+                self._contents.remove(message_id)
                 self._counters.add(f"{self._name}.discarded")
 
     def defer(self, message_id: str, retry_after_s: float | None = None) -> None:
@@ -261,17 +251,15 @@ class Outbox:
                 attempt; None if it does, and will answer later.
         """
         self._schedule.defer(message_id, time.monotonic(), retry_after_s)
-        self._changed.set()
+        self._contents.changed.set()
 
     async def wait_until_empty(self) -> None:
         """Wait until every message is answered. Safe to cancel."""
-        await self._empty.wait()
+        await self._contents.wait_until_empty()
 
     async def wait_for_room(self) -> None:
         """Wait until there are fewer messages than the window has places. Safe to cancel."""
-        while len(self) >= self._limits.window:
-            self._removed.clear()
-            await self._removed.wait()
+        await self._contents.wait_for_room()
 
     async def run(self, publish: Publish, connected: Connected) -> None:
         """Send messages until cancelled. Safe to cancel: unanswered ones are sent again by the next run.
@@ -280,156 +268,20 @@ class Outbox:
             publish: Publishes a payload on a topic; raises TransientError if that fails.
             connected: Waits for a connection with a number greater than the given one; returns its number.
         """
-        # Holds each entry at most once, see `queued`, so that the dispatcher waits only for senders.
-        due: asyncio.Queue[Entry] = asyncio.Queue(self._limits.window)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._resend_on_reconnect(connected), name=f"{self._name}.reconnect")
-            tasks.create_task(self._dispatch(due), name=f"{self._name}.dispatch")
-            for number in range(_SENDERS):
-                tasks.create_task(self._send(due, publish, connected), name=f"{self._name}.send-{number}")
-
-    async def _dispatch(self, due: asyncio.Queue[Entry]) -> None:
-        while True:
-            self._changed.clear()  # before looking, so that a change after it is not missed
-            for entry in self._schedule.take_due(time.monotonic()):
-                if not entry.queued:  # while disconnected it can be due again before it was sent
-                    entry.queued = True
-                    await due.put(entry)
-            next_due = self._schedule.next_due()
-            wait_s = None if next_due is None else max(0.0, next_due - time.monotonic())
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
-
-    async def _send(self, due: asyncio.Queue[Entry], publish: Publish, connected: Connected) -> None:
-        while True:
-            entry = await due.get()
-            await connected(0)  # any connection
-            try:
-                if (payload := await self._payload(entry)) is None:
-                    continue  # answered while it waited here
-                entry.tried_at = entry.tried_at or time.monotonic()
-                entry.send_count += 1  # before publishing: a failed publish may have arrived all the same
-                await publish(entry.topic, payload)
-            except TransientError as error:
-                log.debug(
-                    "outbox.send_failed", outbox=self._name, message_id=entry.message_id, error=str(error)
-                )
-            except PermanentError as error:
-                await self._set_aside(entry.message_id, str(error))
-            else:
-                self._counters.add(f"{self._name}.{'resent' if entry.sent else 'sent'}")
-                entry.sent = True
-                self._schedule.restart_timer(entry, time.monotonic())
-            finally:
-                entry.queued = False
-
-    async def _payload(self, entry: Entry) -> bytes | None:
-        """Return the payload of a message, None if it was just answered."""
-        if entry.message_id not in self._schedule:
-            return None
-        payload = entry.payload
-        if payload is None and (payload := await self._stored_payload(entry)) is None:
-            return None
-        self._uncache(entry)  # it is rarely sent again; then it is read from the database
-        late = entry.backlog or time.monotonic() - entry.created_at > self._limits.live_s
-        return self._transform_late(payload) if late else payload
-
-    async def _stored_payload(self, entry: Entry) -> bytes | None:
-        """Return the payload from the disk; None if the message was answered or its row is damaged."""
-        message_id = entry.message_id
-        found = await self._database.run(
-            lambda connection: rows.read_payload(connection, message_id, self._read_id)
-        )
-        if isinstance(found, bytes):
-            return found
-        answered = message_id not in self._schedule or message_id in self._being_answered
-        if found is not None:
-            self._give_up(message_id, found.reason)
-        elif not answered:  # a repair of the database could not save its row
-            self._give_up(message_id, "its row was lost")
-        return None
-
-    async def _set_aside(self, message_id: str, reason: str) -> None:
-        """Move a message that can never be sent to the damaged rows."""
-        try:
-            await self._database.run(lambda connection: rows.remove(connection, message_id, reason))
-        except StorageError as error:  # it stays, and is tried again when it is due again
-            log.warning("outbox.set_aside_failed", message_id=message_id, error=str(error))
-        else:
-            self._remove(message_id)
-            self._counters.add(f"{self._name}.set_aside")
-
-    def _give_up(self, message_id: str, reason: str) -> None:
-        """Forget a message that can never be sent; the others are unaffected."""
-        self._remove(message_id)
-        self._counters.add(f"{self._name}.damaged")
-        log.error("outbox.damaged", outbox=self._name, message_id=message_id, reason=reason)
-
-    async def _resend_on_reconnect(self, connected: Connected) -> None:
-        number = 0
-        while True:
-            number = await connected(number)
-            # Messages or answers of the lost connection may be lost with it.
-            self._schedule.resend_soon(time.monotonic())
-            self._changed.set()
-
-    def _has(self, message_id: str) -> bool:
-        return message_id in self._schedule or message_id in self._admitted
-
-    def _has_room(self, size_bytes: int) -> bool:
-        return (
-            self._bytes + size_bytes <= self._limits.max_bytes and len(self) + 1 <= self._limits.max_messages
-        )
+        await self._sender.run(publish, connected)
 
     async def _make_room(self, size_bytes: int) -> None:
-        drops = self._limits.when_full == "drop-oldest" and self._fits_beside_sent(size_bytes)
+        drops = self._limits.when_full == "drop-oldest" and self._contents.fits_beside_sent(size_bytes)
         oldest = self._schedule.oldest_unsent() if drops else None
         # Removed first: while its row is deleted, it must neither be sent nor be dropped for another message.
-        entry = None if oldest is None else self._remove(oldest)
+        entry = None if oldest is None else self._contents.remove(oldest)
         if oldest is None or entry is None:
             self._counters.add(f"{self._name}.refused_outbox_full")
-            raise full(self._limits, size_bytes, self._bytes, len(self), self._name)
+            raise full(self._limits, size_bytes, self.size_bytes, len(self), self._name)
         try:
             await self._database.run(lambda connection: rows.delete(connection, oldest))
         except StorageError:
-            self._schedule.restore(entry)  # its row is still there
-            self._count(entry)
+            self._contents.restore(entry)  # its row is still there
             raise
         self._counters.add(f"{self._name}.dropped_oldest")
         log.warning("outbox.dropped_oldest", outbox=self._name, message_id=oldest)
-
-    def _fits_beside_sent(self, size_bytes: int) -> bool:
-        """Return True if a message has room once all others that were not sent are dropped."""
-        held_bytes = self._schedule.unanswered_bytes + sum(self._admitted.values())
-        held = self._schedule.unanswered + len(self._admitted)
-        return held_bytes + size_bytes <= self._limits.max_bytes and held + 1 <= self._limits.max_messages
-
-    def _add(self, entry: Entry) -> None:
-        self._schedule.add(entry, time.monotonic())
-        self._count(entry)
-
-    def _count(self, entry: Entry) -> None:
-        self._bytes += entry.size_bytes
-        self._empty.clear()
-        self._changed.set()
-
-    def _remove(self, message_id: str) -> Entry | None:
-        if (entry := self._schedule.remove(message_id)) is not None:
-            self._bytes -= entry.size_bytes
-            self._uncache(entry)
-            self._changed.set()
-        self._notify()
-        return entry
-
-    def _uncache(self, entry: Entry) -> None:
-        if entry.payload is not None:
-            self._cached_bytes -= entry.size_bytes
-            entry.payload = None
-
-    def _notify(self) -> None:
-        self._removed.set()
-        if not len(self):
-            self._empty.set()

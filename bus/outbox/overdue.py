@@ -14,7 +14,7 @@ _PART = "answers"
 
 
 def describe(overdue: Sequence[Entry], name: str) -> str | None:
-    """Return a sentence about messages that are sent in vain, the oldest first; None without any.
+    """Return a sentence about messages that are sent without an answer, the oldest first; None without any.
 
     Args:
         overdue: The messages.

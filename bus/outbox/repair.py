@@ -1,6 +1,6 @@
 """Replace a damaged SQLite file by a new one with the rows that can still be read. Blocking.
 
-The damaged file stays beside it as `<name>.damaged-<number>`. A power cut during the repair leaves the
+The damaged file stays next to it as `<name>.damaged-<number>`. A power cut during the repair leaves the
 damaged file in place, or the finished replacement under a name from which `finish` continues.
 """
 
@@ -63,7 +63,7 @@ def is_damage(error: Exception | None) -> bool:
 
 def is_damage_when_opening(error: Exception) -> bool:
     """Return True for an error during the migrations that comes from the content of the file."""
-    if not isinstance(error, sqlite3.Error):  # a version that is no number
+    if not isinstance(error, sqlite3.Error):  # a version that is not a number
         return isinstance(error, TypeError | ValueError | OverflowError)
     return isinstance(error, DamagedError) or _primary_code(error) not in _ENVIRONMENT
 
@@ -115,7 +115,7 @@ def finish(path: Path) -> Path | None:
     """Put a finished replacement in place; called again after a power cut in the middle.
 
     Returns:
-        Where the damaged file is now, None if there was no replacement.
+        Where the damaged file is now, None if it was not replaced.
     """
     if not _finished(path).is_file():
         return None
@@ -275,7 +275,7 @@ def _primary_code(error: Exception | None) -> int | None:
 
 
 def parts(path: Path) -> Iterator[Path]:
-    """Yield the paths of a database and of the files beside it, whether they exist or not."""
+    """Yield the paths of a database and of its companion files, whether they exist or not."""
     return (path.with_name(f"{path.name}{suffix}") for suffix in _COMPANIONS)
 
 

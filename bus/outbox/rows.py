@@ -108,7 +108,7 @@ def _head_damage(head: list[object], checksum: object) -> str | None:
             if checksum is None:  # of a version that stored none
                 return None
             if not isinstance(checksum, str):
-                return "its checksum is no text"
+                return "its checksum is not text"
             if checksum[:_CRC_DIGITS] != _head_checksum(message_id, topic):
                 return "id and topic do not have the stored checksum"
             return None
@@ -120,7 +120,7 @@ def _payload_damage(
     message_id: str, topic: str, payload: object, checksum: str | None, read_id: ReadId | None
 ) -> str | None:
     if not isinstance(payload, bytes):
-        return "its payload is no bytes"
+        return "its payload is not bytes"
     if checksum is not None:
         intact = checksum[_CRC_DIGITS:] == content_id(payload)
         return None if intact else "its payload does not have the stored checksum"

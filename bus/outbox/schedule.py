@@ -113,7 +113,7 @@ class Schedule:
         """Note that an answer arrived."""
         if self.silence is None or not self.silence.answered(now):
             return
-        # What was sent before is on its way: a repetition of all of it would only delay that.
+        # What was sent before is in transit: repeating all of it would only delay it.
         for message_id in self._in_flight:
             self._set_timer(self._entries[message_id], now + self.limits.resend_cap_s)
 
@@ -226,7 +226,7 @@ class Schedule:
         """Return the next new message if the window has room for one, else None."""
         self._move_to_backlog(now)
         room = self.limits.window - len(self._in_flight)
-        # At least 1: a small window must not exclude backlog for ever.
+        # At least 1: a small window must not exclude backlog altogether.
         share = max(1, int(self.limits.window * self.limits.backlog_share))
         backlog_allowed = bool(self._peek(self._backlog)) and self._in_flight_backlog < share
         # One place is kept free for backlog, so that a flood of live messages cannot starve it.

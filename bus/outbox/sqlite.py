@@ -29,7 +29,7 @@ Migrations = Mapping[str, Sequence[str]]
 _BATCH = 256
 _PENDING = 4096
 _IN_USE = "another gleaner uses this folder: stop it, or choose another one with --state-dir"
-_HIGHEST_NUMBER = 2**62  # no device stores so many rows
+_HIGHEST_NUMBER = 2**62  # more rows than any device stores
 _HAS_RUN = ("already exists", "duplicate column name")  # SQLite's words for a script that ran before
 _OWN_TABLES: Migrations = {"damaged": DAMAGED_ROWS}
 
@@ -56,7 +56,7 @@ class Database:
         path: The file; it and its folder are created.
         migrations: SQL scripts for each part of the schema, in order. A script that has run must not be
             changed: append another one.
-        damage: Told of everything that is found damaged. A damaged file is then moved aside and replaced by
+        damage: Receives everything that is found damaged. A damaged file is then moved aside and replaced by
             a new one with the rows that can still be read, when it is opened and at any time later; without
             it a damaged file is a StorageError.
     """
@@ -115,8 +115,8 @@ class Database:
 
         Args:
             work: Called with the connection.
-            synced: Whether it outlives a loss of power too. Work that need not costs no sync of the disk, for
-                which others would wait; the end of this process it outlives all the same.
+            synced: Whether it survives a loss of power. Work that survives only the end of this process needs
+                no sync of the disk, for which others would wait.
 
         Raises:
             StorageError: SQLite failed.
@@ -155,7 +155,7 @@ class Database:
                 usable.close()
 
     def _open(self) -> RecordingConnection:
-        """Open the file; a damaged one is repaired first, if there is somebody to tell."""
+        """Open the file; a damaged one is repaired first if `damage` is set."""
         # Photos and answers are private: other users of the machine may not read them.
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self._damage is None:
@@ -305,7 +305,7 @@ def check_schema(connection: sqlite3.Connection, migrations: Migrations) -> None
 
     Raises:
         DamagedError: A table or column is missing, for which a flipped bit in a name is enough; or a row has
-            a number behind which SQLite finds no further ones: it would call the disk full, for ever.
+            a number behind which SQLite finds no further ones: it would call the disk full, forever.
     """
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as wanted:
         migrate(wanted, migrations)
@@ -321,7 +321,7 @@ def check_schema(connection: sqlite3.Connection, migrations: Migrations) -> None
 def _check_numbers(connection: sqlite3.Connection, table: str) -> None:
     """Raise DamagedError if a row has so high a number that no further ones are left."""
     queries = (
-        f"SELECT max(rowid) FROM {table}",  # noqa: S608  # a name of our own
+        f"SELECT max(rowid) FROM {table}",  # noqa: S608  # our own name
         f"SELECT max(seq) FROM sqlite_sequence WHERE name = '{table}'",  # noqa: S608
     )
     for query in queries:

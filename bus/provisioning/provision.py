@@ -4,6 +4,7 @@
     cloud/                 the cloud's broker and components
     edges/{node}/          a node's broker, bridge and handlers
     devices/{node}.{name}/ a device
+    mirrors/{host}/        a mirror of bundles
     operator/              commands such as `gleaner tail`
 
 Another run adds what is missing, and replaces a key only on request. `rights` (ACL), `revoked.crl` and
@@ -29,9 +30,9 @@ from bus.config import ConfigError, Tls
 from bus.provisioning.authorities import AUTHORITY_DAYS, CAS, Authorities, Trust, open_authorities
 from bus.provisioning.files import make_folder, read_or_create, write
 from bus.provisioning.revocation import REVOKED, record_issued, revoked, write_revocations
-from bus.provisioning.site import Address, ClientFiles, Site, allowed_identities, client_files
+from bus.provisioning.site import MIRROR, Address, ClientFiles, Site, allowed_identities, client_files
 from bus.security import acl, certificates
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 from schemas.topics import CLOUD, HANDLERS
 
 SITE = "site.json"
@@ -64,7 +65,7 @@ def read_site(directory: Path) -> Site | None:
         return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=Site)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
 
 
@@ -116,6 +117,7 @@ def certificates_of(directory: Path, site: Site) -> Iterator[Issued]:
     """
     stems = [f"{AUTHORITY}/{name}" for name in CAS]
     stems += ["cloud/broker", *(f"edges/{node}/broker" for node in site.edges)]
+    stems += [f"mirrors/{host}/mirror" for host in site.mirrors]
     stems += [f"{files.folder}/{files.stem}" for files in client_files(site)]
     for stem in stems:
         path = directory / f"{stem}.pem"
@@ -130,12 +132,13 @@ def certificates_of(directory: Path, site: Site) -> Iterator[Issued]:
 
 
 def _revoke(directory: Path, site: Site, authorities: Authorities, issued: list[Issued]) -> None:
-    """Write the lists of revoked certificates for all brokers."""
+    """Write the lists of revoked certificates for all brokers and mirrors."""
     records = record_issued(directory, authorities.key_ids)
     valid = {one.name: certificates.read(one.path.read_bytes()).key_id for one in issued}
     path = directory / AUTHORITY / REVOKED
     lists = write_revocations(path, authorities.all, revoked(records, valid))
-    for folder in ("cloud", *(f"edges/{node}" for node in site.edges)):
+    servers = (*(f"edges/{node}" for node in site.edges), *(f"mirrors/{host}" for host in site.mirrors))
+    for folder in ("cloud", *servers):
         write(directory / folder / REVOKED, lists)
 
 
@@ -147,6 +150,7 @@ def check_known(site: Site, names: Iterable[str]) -> None:
     """
     known = {files.identity.common_name for files in client_files(site)}
     known |= {f"{node}.broker" for node in (CLOUD, *site.edges)}
+    known |= {f"{MIRROR}{host}" for host in site.mirrors}
     for name in names:
         if name not in known:
             raise ConfigError(f"there is no {name} in this site", hint="see 'gleaner provision DIR --list'")
@@ -182,6 +186,8 @@ class _Issuer:
         for node, edge in self.site.edges.items():
             yield self._broker(f"edges/{node}", node, edge.broker)
             write(self.directory / f"edges/{node}/release.pem", self.authorities.release_keys)
+        for host in self.site.mirrors:
+            yield self._mirror(host)
         for files in client_files(self.site):
             yield self._client(files)
 
@@ -207,6 +213,14 @@ class _Issuer:
             user=None if self.site.home else _user(),
         )
         write(directory / "mosquitto.conf", f"# Overwritten by each gleaner provision.\n{text}".encode())
+        return issued
+
+    def _mirror(self, host: str) -> Issued:
+        """Write key and certificate of one mirror, and the CA of the edges that it serves."""
+        directory = self.directory / "mirrors" / host
+        make = partial(certificates.broker_certificate, hosts=(host,))
+        issued = self._certificate(directory / "mirror", f"{MIRROR}{host}", "ca", make)
+        write(directory / "ca.pem", self.authorities.trusts["ca"].bundle)
         return issued
 
     def _client(self, files: ClientFiles) -> Issued:
@@ -251,7 +265,7 @@ class _Issuer:
         identity, edge = files.identity, self.site.edges[files.identity.node]
         fields: Fields = {"node": identity.node, "release_key": f"{self._home(files.folder)}/release.pem"}
         if self.site.home:
-            # Each handler has a model server of its own, which reads the models from there.
+            # Each handler has its own model server, which reads the models from there.
             suffix = "" if identity.name == HANDLERS[0] else f"-{identity.name}"
             fields["models_dir"] = f"{_STATE}/models{suffix}"
         if edge.homeassistant:

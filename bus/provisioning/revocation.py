@@ -15,7 +15,7 @@ from bus.config import ConfigError
 from bus.provisioning.files import write
 from bus.security import certificates
 from bus.security.certificates import Authority
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 
 ISSUED = "issued.json"
 REVOKED = "revoked.crl"
@@ -68,7 +68,7 @@ def revoked(records: Iterable[Record], valid: Mapping[str, str]) -> list[Record]
 
 
 def write_revocations(path: Path, authorities: Iterable[Authority], ended: Iterable[Record]) -> bytes:
-    """Write the lists of revoked certificates, one of each CA, and return them; kept if they say the same."""
+    """Write the lists of revoked certificates, one of each CA, where they change; return them."""
     serials: dict[str, set[int]] = {}
     issuers = {certificates.read(one.certificate).key_id: one for one in authorities}
     for record in ended:
@@ -88,5 +88,5 @@ def _read(path: Path) -> list[Record]:
         return msgspec.json.decode(path.read_bytes(), type=list[Record])
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None

@@ -14,6 +14,10 @@ from schemas.topics import HANDLERS
 # Hosts are written to mosquitto.conf, where a line break would add a setting: hence the strict pattern.
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$(?!\n)")]
 
+# Its common name is `mirror@HOST`, and X.509 has 64 characters for it. No identity has an @ in its name.
+MirrorHost = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,55}[A-Za-z0-9])?$(?!\n)")]
+MIRROR = "mirror@"
+
 TLS_PORT = 8883
 
 
@@ -43,6 +47,7 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         cloud: The cloud's broker.
         edges: Edge nodes by name.
         collectors: Number of collectors.
+        mirrors: Hosts of mirrors of bundles.
         home: Absolute path of each folder on its own machine; None if the folders are used where they are
             written.
     """
@@ -50,6 +55,7 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cloud: Address
     edges: dict[Name, Edge] = {}
     collectors: Annotated[int, Meta(ge=1, le=99)] = 2
+    mirrors: list[MirrorHost] = []
     home: Annotated[str, Meta(pattern=r"^/[^\n]*[^/\n]$")] | None = None
 
 
@@ -137,6 +143,18 @@ def without_node(site: Site, node: str) -> Site:
     if node not in site.edges:
         raise PermanentError(f"there is no edge {node} in this site")
     return structs.replace(site, edges={name: edge for name, edge in site.edges.items() if name != node})
+
+
+def without_mirror(site: Site, name: str) -> Site:
+    """Return the site without a mirror, named `mirror@HOST`.
+
+    Raises:
+        PermanentError: The site does not have this mirror.
+    """
+    host = name.removeprefix(MIRROR)
+    if host not in site.mirrors:
+        raise PermanentError(f"there is no mirror {host} in this site")
+    return structs.replace(site, mirrors=[other for other in site.mirrors if other != host])
 
 
 def client_files(site: Site) -> Iterator[ClientFiles]:

@@ -127,7 +127,7 @@ ACL: tuple[AclEntry, ...] = (
     *_allow("eventbus", "write", _EDGE_OF_NODE, STATUS, EVENT),
     *_allow("eventbus", "read", _NODE, SAMPLE, FEEDBACK),
     *_allow("eventbus", "read", _EDGE_OF_NODE, STATUS, EVENT),
-    # Home Assistant reads the states of its node's devices and tells them to take photos.
+    # Home Assistant reads the states of its node's devices and commands them to take photos.
     *_allow("homeassistant", "write", _NODE, COMMAND),
     *_allow("homeassistant", "read", _NODE, STATUS),
     *_allow("collector", "write", _ANY, RECEIPT),
@@ -185,6 +185,11 @@ def device(node: str, name: str) -> Identity:
 def edge(node: str, name: str = HANDLERS[0]) -> Identity:
     """Return the identity of a node's handler, one of `HANDLERS`; raises TopicError like `device`."""
     return Identity("edge", _edge_node(node, name), name)
+
+
+def is_handler(common_name: str) -> bool:
+    """Return True if the certificate with this common name is that of a node's handler."""
+    return common_name.partition(".")[2] in HANDLERS
 
 
 def bridge(node: str) -> Identity:

@@ -1,4 +1,4 @@
-"""Tell systemd that a service is ready and makes progress, for `Type=notify` and `WatchdogSec=`.
+"""Notify systemd that a service is ready and makes progress, for `Type=notify` and `WatchdogSec=`.
 
 Without systemd, which the environment variable `NOTIFY_SOCKET` names, everything here does nothing.
 Source: sd_notify(3), sd_watchdog_enabled(3).
@@ -29,9 +29,9 @@ _MAX_STATUS = 200  # characters that `systemctl status` shows on its line
 
 
 def notify(*lines: str) -> bool:
-    """Send one notification, such as `READY=1`; return False if there is nobody to tell.
+    """Send one notification, such as `READY=1`; return False if nothing receives notifications.
 
-    It never waits: if systemd's queue is full, this notification is lost and the next one tells the same.
+    It never waits: if systemd's queue is full, this notification is lost and the next one replaces it.
     """
     if not is_heard():
         return False
@@ -40,7 +40,7 @@ def notify(*lines: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.settimeout(0)
-            sender.sendto("\n".join(lines).encode(), address)
+            sender.sendto("\n".join(lines).encode(errors="replace"), address)
     except OSError as error:
         log.warning("systemd.notify_failed", error=error.strerror or str(error))
         return False
@@ -70,7 +70,7 @@ def status(unready_reason: str | None) -> str:
 async def report(
     unready_reason: Callable[[], str | None], progress: Callable[[], Awaitable[object]] | None = None
 ) -> None:
-    """Report to systemd until cancelled; return at once if nobody listens.
+    """Report to systemd until cancelled; return at once if nothing receives notifications.
 
     The first report says `READY=1`: the tasks of the service run. It does not wait for the broker: devices
     and edges work without one, and a restart would not bring it back. It is repeated until systemd has taken

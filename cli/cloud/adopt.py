@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="NAME", help="output with the scores, if several can have them")
     parser.add_argument(
-        "--scores", choices=("logits", "probabilities"), help="what the scores are (told by their values)"
+        "--scores", choices=("logits", "probabilities"), help="what the scores are (default: by their values)"
     )
     options.add_dataset(parser)
     parser.add_argument("--dataset-version", type=whole, help="of the dataset to judge on (the newest)")

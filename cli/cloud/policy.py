@@ -212,7 +212,7 @@ def _votes(policy: Policy) -> Iterator[str]:
 
 def _dotted(fields: dict[str, object], prefix: str = "") -> Iterator[str]:
     for name, value in fields.items():
-        # Class names are free text: those that are no bare TOML key are quoted.
+        # Class names are free text: those that are not a bare TOML key are quoted.
         key = prefix + (name if name.isidentifier() and name.isascii() else json.dumps(name))
         if isinstance(value, dict):
             yield from _dotted(value, f"{key}.")

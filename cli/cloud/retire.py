@@ -77,7 +77,7 @@ def _topics(target: Target, known: list[Status], *, force: bool) -> list[str]:
     subject = target.node if target.name is None else f"{target.node}.{target.name}"
     if not found and not (force and target.name is None):
         nodes = ", ".join(sorted({status.node for status in known}))
-        hint = f"known are {nodes or 'none'}; --force clears policy and release of a node all the same"
+        hint = f"known are {nodes or 'none'}; --force clears policy and release of a node anyway"
         raise PermanentError(f"nothing has reported as {subject}", hint=hint)
     since_ms = (time.time() - _ONLINE_S) * 1000
     online = [one.name for one in found if one.state != "offline" and one.at_ms > since_ms]

@@ -19,11 +19,14 @@ from schemas.text import escaped
 from schemas.topics import FORGET, HANDLERS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cloud.registry.rollout_state import Rollout
 
 
 _STALE_S = 60.0
 """Age in seconds from which a status is stale; a running component publishes one every 15 s."""
+_GRAPH = "graph or unknown"
 _WIDTH = 140
 """Columns of a table that is not printed on a terminal."""
 
@@ -82,6 +85,54 @@ class Accuracy(Struct, frozen=True):
         return str(self.version), str(self.photos), str(self.correct), accuracy, interval, share
 
 
+class GroupAccuracy(Struct, frozen=True):
+    """Row of the table of groups: the accuracy of the newest audited version at a group of devices."""
+
+    version: int
+    group: str
+    photos: int
+    correct: int = field(name="right")
+    accuracy: float
+    low: float
+    high: float
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells of the row."""
+        interval = f"{self.low:.1%} to {self.high:.1%}"
+        counts = str(self.photos), str(self.correct), f"{self.accuracy:.1%}"
+        return escaped(self.group), str(self.version), *counts, interval
+
+
+class VariantAccuracy(Struct, frozen=True):
+    """Row of the table of variants: a version whose edges serve different LiteRT variants.
+
+    `variant` is empty for answers of the graph, or of a model server that does not tell.
+    """
+
+    version: int
+    variant: str
+    photos: int
+    correct: int = field(name="right")
+    accuracy: float
+    low: float
+    high: float
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells of the row."""
+        interval = f"{self.low:.1%} to {self.high:.1%}"
+        counts = str(self.photos), str(self.correct), f"{self.accuracy:.1%}"
+        return escaped(self.variant or _GRAPH), str(self.version), *counts, interval
+
+
+class People(Struct, frozen=True):
+    """What people's labels tell."""
+
+    accuracies: list[Accuracy] = []
+    groups: list[GroupAccuracy] = []
+    variants: list[VariantAccuracy] = []
+    labels: dict[str, int] = {}
+
+
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -111,28 +162,30 @@ def run(arguments: Namespace) -> int:
     others = [_component(status) for status in statuses if status.name not in HANDLERS]
     rollout = _newest_rollout(arguments.models)
     try:
-        (accuracies, labels), unavailable = _human_labels(arguments.dataset), None
+        people, unavailable = _human_labels(arguments.dataset), None
     except GleanerError as error:
-        accuracies, labels, unavailable = [], {}, str(error)
+        people, unavailable = People(), str(error)
     if arguments.json:
         whole = {
             "nodes": nodes, "components": others, "rollout": rollout,
-            "accuracy": accuracies, "labels": labels, "away": unavailable, "unforgotten": orders,
+            "accuracy": people.accuracies, "groups": people.groups,
+            "variants": people.variants, "labels": people.labels,
+            "away": unavailable, "unforgotten": orders,
         }  # fmt: skip
         print_json(whole)
     else:
-        _show(nodes, others, rollout, accuracies, unavailable)
+        _show(nodes, others, rollout, people, unavailable)
         for order in orders:
             since = _age((now_ms() - order.ordered_at_ms) / 1000)
             print_line(f"{order.node} {order.name} has not forgotten photos yet, as ordered {since}")
         if unavailable is None:
-            print_line(_labels_line(labels))
+            print_line(_labels_line(people.labels))
     wrong = any(map(_is_wrong, nodes)) or any(map(_is_wrong, others))
     return exit_codes.FAILED if wrong else exit_codes.OK
 
 
 def _is_wrong(one: "Node | Component") -> bool:
-    """Return True for what is not online, has not reported lately, or serves no model."""
+    """Return True for a component that is offline, has not reported recently, or serves no model."""
     if one.state != "online" or one.age_s > _STALE_S:
         return True
     return isinstance(one, Node) and one.model is not None and one.model.state != "available"
@@ -197,8 +250,8 @@ def _newest_rollout(folder: Path) -> "Rollout | None":
     return Registry(folder).newest_rollout()
 
 
-def _human_labels(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
-    """Return the audited accuracy of each version, and the number of human labels by class.
+def _human_labels(dataset: str) -> People:
+    """Return the audited accuracy of each version and group, and the number of human labels by class.
 
     Raises:
         PermanentError: There is no dataset.
@@ -206,7 +259,12 @@ def _human_labels(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
     """
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
     from cloud.dataset.training_set import label_counts  # noqa: PLC0415  # as above
-    from cloud.evaluation.live_accuracy import audit_stats_by_version, count_neither  # noqa: PLC0415  # as above
+    from cloud.evaluation.live_accuracy import (  # noqa: PLC0415  # as above
+        audit_stats_by_group,
+        audit_stats_by_variant,
+        audit_stats_by_version,
+        count_neither,
+    )
 
     store = Store.open(dataset, create=False)
     found, neither = audit_stats_by_version(store), count_neither(store)
@@ -217,14 +275,25 @@ def _human_labels(dataset: str) -> tuple[list[Accuracy], dict[str, int]]:
         for version, audit in found.items()
     ]
     unknown = [Accuracy(version, 0, neither[version], 0) for version in neither.keys() - found.keys()]
-    return sorted([*accuracies, *unknown], key=lambda one: one.version), label_counts(store)
+    version, groups = max(audit_stats_by_group(store).items(), default=(0, {}))
+    by_group = [
+        GroupAccuracy(version, group, audit.photos, audit.correct, audit.accuracy, *audit.interval)
+        for group, audit in groups.items()
+    ]
+    rows = sorted([*accuracies, *unknown], key=lambda one: one.version)
+    by_variant = [
+        VariantAccuracy(version, variant, audit.photos, audit.correct, audit.accuracy, *audit.interval)
+        for version, variants in audit_stats_by_variant(store).items()
+        for variant, audit in variants.items()
+    ]
+    return People(rows, by_group, by_variant, label_counts(store))
 
 
 def _show(
     nodes: list[Node],
     others: list[Component],
     rollout: "Rollout | None",
-    accuracies: list[Accuracy],
+    people: People,
     unavailable: str | None,
 ) -> None:
     from rich.console import Console  # noqa: PLC0415  # as above
@@ -256,11 +325,29 @@ def _show(
     if unavailable is not None:
         console.print(escaped(f"No audits: {unavailable}"))
         return
+    _show_audits(console, people)
+
+
+def _show_audits(console: "Console", people: People) -> None:
+    from rich.table import Table  # noqa: PLC0415  # as above
+
     columns = ("version", "audited photos", "right", "accuracy", "95 % interval", NEITHER)
     audited = Table(*columns, title="Audits")
-    for one in accuracies:
+    for one in people.accuracies:
         audited.add_row(*one.cells())
     console.print(audited)
+    if people.groups:
+        columns = ("group", "version", "audited photos", "right", "accuracy", "95 % interval")
+        by_group = Table(*columns, title="Audits of groups of devices")
+        for group in people.groups:
+            by_group.add_row(*group.cells())
+        console.print(by_group)
+    if people.variants:
+        columns = ("variant", "version", "audited photos", "right", "accuracy", "95 % interval")
+        by_variant = Table(*columns, title="Audits by variant")
+        for variant in people.variants:
+            by_variant.add_row(*variant.cells())
+        console.print(by_variant)
 
 
 def _labels_line(labels: dict[str, int]) -> str:

@@ -29,16 +29,14 @@ def run(arguments: Namespace) -> int:
     # Before TensorFlow, which takes seconds to load: a wrong path fails at once.
     store = Store.open(arguments.dataset, create=False)
     load_tensorflow_aloud()
-    from cloud.labeling.auto_label import READ_BY_TEACHER, teach  # noqa: PLC0415  # as above
+    from cloud.labeling.auto_label import teach  # noqa: PLC0415  # as above
 
     backbones = arguments.backbones.split(",")
     with Bars() as bars:
         if arguments.ray:
-            from cloud.ray_jobs.task import Work  # noqa: PLC0415  # as above
+            from cloud.ray_jobs.ahead import embed_for_teacher  # noqa: PLC0415  # as above
 
-            for backbone in backbones:
-                work = Work(arguments.dataset, backbone, mirrored=True, dim=False)
-                ray_option.embed_first(arguments, work, READ_BY_TEACHER, bars)
+            embed_for_teacher(arguments.dataset, backbones, arguments.ray, arguments.cache, bars)
         result = teach(store, backbones, arguments.cache, seed=arguments.seed, progress=bars)
     if result.thresholds is None:
         print_line("no teacher: too few human labels of samples to measure its precision")

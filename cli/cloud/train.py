@@ -8,6 +8,8 @@ name, with a picture that cannot be decoded, equal to a gold or freshly audited 
 import os
 from argparse import ArgumentParser, Namespace
 from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
 
 from cli import options
 from cli.cloud import ray_option
@@ -15,7 +17,9 @@ from cli.cloud.left_out import show_left_out
 from cli.cloud.verdict import show_trained
 from cli.output import print_error, print_line
 from cli.progress import Bars
-from schemas.errors import PermanentError
+
+if TYPE_CHECKING:
+    from cloud.training.pipeline import TrainingOptions
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -54,6 +58,7 @@ def run(arguments: Namespace) -> int:
     """Train a version and print how the candidates and the gate judged it."""
     from cloud.dataset.example import MIN_CLASS_LABELS  # noqa: PLC0415  # each command loads what it needs
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
+    from cloud.ray_jobs.ahead import check_alone  # noqa: PLC0415  # as above
     from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
     from cloud.training.pipeline import TrainingOptions, run_training  # noqa: PLC0415  # as above
 
@@ -68,19 +73,14 @@ def run(arguments: Namespace) -> int:
         classes=arguments.classes,
         tflite=arguments.tflite,
         seed=arguments.seed,
+        ray=arguments.ray,
     )
-    if arguments.ray and "TF_CONFIG" in os.environ:
-        raise PermanentError(
-            "--ray: the workers that TF_CONFIG names share the embedding already",
-            hint="leave one of the two out",
-        )
+    check_alone(arguments.ray)
     Store.open(arguments.dataset, create=False)  # a wrong path makes no models folder for the lock
     # The workers of a team, which TF_CONFIG names, train together; only the first one writes.
     lock = nullcontext() if "TF_CONFIG" in os.environ else Registry(arguments.out).round_lock()
     with lock, Bars() as bars:
-        if arguments.ray:
-            _embed_first(arguments, bars)
-        outcome = run_training(chosen, bars)
+        outcome = run_training(chosen, bars, partial(_embed, chosen, bars) if arguments.ray else None)
     if outcome.trained is None:  # the first worker of the team prints
         return 0
     show_left_out(outcome.left_out)
@@ -92,19 +92,9 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _embed_first(arguments: Namespace, bars: Bars) -> None:
-    """Embed what the training will, except for the networks of `--also`, which it may not need."""
-    from cloud.modeling.load_tensorflow import load_tensorflow  # noqa: PLC0415  # as above
+def _embed(options: "TrainingOptions", bars: Bars, backbone: str) -> None:
+    """Embed on the Ray cluster what the training will embed by a backbone."""
+    from cloud.ray_jobs.ahead import embed_for_training  # noqa: PLC0415  # as above
 
-    load_tensorflow()
-    from cloud.dataset.store import HAS_IMAGE  # noqa: PLC0415  # as above
-    from cloud.dataset.training_set import HAS_LABEL  # noqa: PLC0415  # as above
-    from cloud.modeling.backbones import get_backbone  # noqa: PLC0415  # uses TensorFlow
-    from cloud.ray_jobs.task import Work  # noqa: PLC0415  # as above
-
-    if not get_backbone(arguments.backbone).pretrained:
-        print_error(f"--ray: {arguments.backbone} is trained from scratch, so nothing is embedded")
-        return
-    work = Work(arguments.dataset, arguments.backbone, mirrored=False, dim=True)
-    where = f"{HAS_IMAGE} AND {HAS_LABEL}"
-    ray_option.embed_first(arguments, work, where, bars, arguments.dataset_version)
+    if not embed_for_training(options, backbone, bars):
+        print_error(f"--ray: {backbone} is trained from scratch, so nothing is embedded")

@@ -7,6 +7,7 @@ from msgspec import structs
 
 from bus import config, log
 from cli import options, run_service
+from cli.cloud import ray_option
 
 if TYPE_CHECKING:
     from cloud.retraining.config import TrainerConfig
@@ -34,6 +35,7 @@ def add_trainer(parser: ArgumentParser) -> None:
         type=options.class_names,
         help="comma-separated; photos of others are left out (all labels)",
     )
+    ray_option.add_arguments(parser)
     parser.add_argument(
         "--release",
         metavar="NODES",
@@ -64,7 +66,7 @@ def trainer_config(arguments: Namespace, **overrides: object) -> "TrainerConfig"
     from cloud.retraining.config import TrainerConfig  # noqa: PLC0415  # as above
     from cloud.rollout.options import RolloutOptions  # noqa: PLC0415  # as above
 
-    names = ("name", "dataset", "models", "cache", "backbone", "classes")
+    names = ("name", "dataset", "models", "cache", "backbone", "classes", "ray")
     given = {name: getattr(arguments, name) for name in names}
     loaded = options.settings(arguments, TrainerConfig, **given, **overrides)
     if not arguments.release:

@@ -89,7 +89,7 @@ class Collector:
         self._compact_at = _FRAGMENTS
         self._cleaned_at = -math.inf
         self._maintenance = asyncio.Lock()
-        self._in_hand = 0
+        self._in_flight = 0
         self._waiting_labels = WaitingLabels()
         self._samples: Subscription[Sample] = samples_bus.subscribe(SAMPLE, group=_GROUP)
         self._labels: Subscription[Feedback] = labels_bus.subscribe(FEEDBACK)
@@ -104,7 +104,7 @@ class Collector:
         while True:
             # What arrives during a commit forms the next batch.
             deliveries = await self._samples.next_batch(self._config.batch)
-            self._in_hand = len(deliveries)
+            self._in_flight = len(deliveries)
             self._counters.add("sample.received", len(deliveries))
             rows, dead_letters, origins = await asyncio.to_thread(validate_samples, deliveries)
             began = time.monotonic()
@@ -121,12 +121,12 @@ class Collector:
             # answers `duplicate`.
             for delivery in deliveries:
                 delivery.ack()
-            self._in_hand = 0
+            self._in_flight = 0
             await self._maintain()
 
     def measurements(self) -> Iterator[Measurement]:
         """Yield how many samples were received and have no receipt yet."""
-        yield Measurement(catalogue.SAMPLES_WAITING, self._samples.queue.qsize() + self._in_hand)
+        yield Measurement(catalogue.SAMPLES_WAITING, self._samples.queue.qsize() + self._in_flight)
 
     def _spans(
         self, receipts: list[Receipt], origins: Mapping[str, Origin], began: float
@@ -255,7 +255,7 @@ class Collector:
 
     async def _maintain(self) -> None:
         """Compact fragments when there are many, and once a day remove old versions."""
-        if self._maintenance.locked():  # samples and labels come side by side: once is enough
+        if self._maintenance.locked():  # called after batches of samples and of labels: once is enough
             return
         async with self._maintenance:
             await self._compact_and_clean_up()
@@ -300,12 +300,12 @@ def label_of(feedback: Feedback, *, proven: bool = False) -> Label:
 
     Args:
         feedback: The message.
-        proven: Whether the broker lets devices write on their own topic only. Then what comes on the topic of
-            a device is its own judgement, whoever it names; people use the topic of node `cloud`, which no
-            device may write. Without identities anybody can be anybody.
+        proven: Whether the broker allows each device to write on its own topic only. Then a label on the
+            topic of a device is by the device, under any name that it gives; people use the topic of node
+            `cloud`, which no device may write. Without this a sender can claim any identity.
 
     Raises:
-        PermanentError: The label is no class name, or a field is out of range.
+        PermanentError: The label is not a class name, or a field is out of range.
     """
     by_person = feedback.node == CLOUD
     return Label(

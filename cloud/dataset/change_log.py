@@ -15,6 +15,7 @@ import pyarrow as pa
 from bus.mqtt.presence import now_ms
 from cloud.dataset.table.durable_commit import insert, writer_lock
 from cloud.dataset.table.lance_table import Table
+from cloud.dataset.table.primary_key import primary_key
 
 Action: TypeAlias = Literal[
     "label", "relabel", "rename-class", "merge-class", "forget", "forget-at-edges", "retain", "repair"
@@ -23,12 +24,7 @@ Action: TypeAlias = Literal[
 _SUFFIX = "-changes"
 _SCHEMA = pa.schema(
     [
-        pa.field(
-            "change_id",
-            pa.string(),
-            nullable=False,
-            metadata={"lance-schema:unenforced-primary-key": "true"},
-        ),
+        primary_key("change_id"),
         ("revision", pa.int64()),
         ("at_ms", pa.int64()),
         ("by", pa.string()),

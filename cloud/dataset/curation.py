@@ -8,7 +8,9 @@ from typing import Literal, cast
 from bus.mqtt.presence import now_ms
 from cloud.dataset.change_log import ChangeLog
 from cloud.dataset.labels import Label
-from cloud.dataset.schema import Record, forget, is_forgotten, remember_import
+from cloud.dataset.rows.forgotten import forget, is_forgotten
+from cloud.dataset.rows.row_changes import remember_import
+from cloud.dataset.schema import Record
 from cloud.dataset.store import HAS_IMAGE, Store
 from schemas.class_names import class_name
 from schemas.codec import content_id
@@ -108,7 +110,7 @@ def find_photos(store: Store, selection: Selection) -> list[str]:
 
 
 def find_late(store: Store, selection: Selection, before_ms: int) -> list[str]:
-    """Return the ids of the selected photos that were taken before a time: some were on their way by then."""
+    """Return the ids of the selected photos taken before a time: some arrived only after it."""
     where = f"{selection.where} AND coalesce(taken_at_ms, 0) < {before_ms}"
     return [str(row["photo_id"]) for row in store.scan(["photo_id"], where=where)]
 
@@ -158,8 +160,8 @@ def set_label(store: Store, log: ChangeLog, given: Label, action: Literal["label
         another = record["human_label"] not in (None, given.label)
         if is_forgotten(record) or (action == "label" and another):
             return None
-        said = {"human_label": given.label, "human_by": given.by, "human_at_ms": given.at_ms}
-        return remember_import(record) | said
+        new = {"human_label": given.label, "human_by": given.by, "human_at_ms": given.at_ms}
+        return remember_import(record) | new
 
     photo_id = given.photo_id
     changed = store.change([photo_id], change)
@@ -178,12 +180,12 @@ def set_label(store: Store, log: ChangeLog, given: Label, action: Literal["label
 def rename_class(
     store: Store, log: ChangeLog, before: str, into: str, by: str, *, merge: bool = False
 ) -> int:
-    """Give every photo of a class another class, whoever labelled it; audits go on to compare like with like.
+    """Give every photo of a class another class, also one given by a person, so that audits compare the same.
 
     Args:
         store: The dataset.
         log: Its change log.
-        before: Class; also a text that is no class name, from an earlier version, or its escaped form.
+        before: Class; also a text of an earlier version that is not a class name, or its escaped form.
         into: Class afterwards.
         by: Name of the person.
         merge: Whether the other class must exist (to join two), or must not.
@@ -214,7 +216,7 @@ def rename_class(
 
     def change(record: Record) -> Record | None:
         changed = {column: name for column in _LABEL_COLUMNS if record[column] == old}
-        # Not what an import said: its folder still has the old name, and is no correction.
+        # `imported_label` stays: the folder still has the old name, and importing it again corrects nothing.
         return remember_import(record) | changed if changed else None
 
     return len(store.change(ids, change))

@@ -1,12 +1,13 @@
-"""Find the data files of a table that cannot be read, and take them out, so that the other rows go on.
+"""Find the data files of a table that cannot be read, and take them out, so that the other rows stay usable.
 
-Lance has no check sums, so a flipped bit inside an image is found only where the image is decoded. What is
-found here is what stops every read and every commit: a data file that is missing, cut off, or whose structure
-is damaged; or the manifest of the newest version. A manifest that a power cut tore is removed when the table
-is opened, because nobody had a receipt for it; one that was whole once had confirmed rows: a person decides.
+Lance has no checksums, so a flipped bit inside an image is found only where the image is decoded. Found here
+is what stops every read and every commit: a data file that is missing, cut off, or has a damaged structure;
+or the manifest of the newest version. A manifest that a power cut tore is removed when the table is opened,
+because no receipt was sent for its rows; one that was whole once has confirmed rows, so a person decides.
 """
 
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +16,10 @@ import structlog
 
 from bus.atomic_file import sync_folder
 from cloud.dataset.table.durable_commit import sync_version, writer_lock
+from cloud.dataset.table.lance_errors import VersionRemovedError, lance_message
 from cloud.dataset.table.lance_package import lance
-from cloud.dataset.table.lance_table import BATCH_ROWS, Table, lance_message
-from schemas.errors import PermanentError
+from cloud.dataset.table.lance_table import BATCH_ROWS, Table
+from schemas.errors import PermanentError, TransientError
 
 log = structlog.get_logger()
 
@@ -64,11 +66,56 @@ def find_damage(table: Table, columns: list[str] | None = None) -> list[Damage]:
             for batch in fragment.to_batches(columns=columns, batch_size=BATCH_ROWS):
                 batch.validate(full=True)
         except (OSError, ValueError) as error:  # Arrow's errors are ValueErrors
-            found.append(damage_of(fragment, error))
+            found.append(_damage_of(fragment, error))
     return found
 
 
-def damage_of(fragment: lance.LanceFragment, error: Exception) -> Damage:
+def scan_undamaged(
+    table: Table, columns: Sequence[str], *, where: str, version: int | str | None = None
+) -> Iterator[dict[str, object] | Damage]:
+    """Stream rows as `Store.scan` does, but skip parts of the table that cannot be read.
+
+    Args:
+        table: The table.
+        columns: Names of its columns.
+        where: Condition in SQL.
+        version: Number or tag, None for the newest.
+
+    Yields:
+        One dict per row, in any order, and one `Damage` per fragment that cannot be read to its end.
+
+    Raises:
+        PermanentError: The version does not exist.
+        TransientError: No fragment can be read, the table is on an object store and one cannot, or the
+            version was removed while it was read.
+        ValueError: The condition or a column is invalid.
+    """
+    dataset = table.open_version(version)
+    fragments = dataset.get_fragments()
+    lost = 0
+    for fragment in fragments:
+        try:
+            scanner = dataset.scanner(
+                columns=list(columns),
+                filter=where,
+                fragments=[fragment],
+                batch_size=BATCH_ROWS,
+                late_materialization=["image"],
+            )
+            with table.reading(dataset):
+                for batch in scanner.to_batches():
+                    yield from batch.to_pylist()
+        except VersionRemovedError:
+            raise
+        except TransientError as error:
+            lost += 1
+            # An object store that cannot be reached now has every row a moment later.
+            if table.root is None or lost == len(fragments):
+                raise
+            yield _damage_of(fragment, error)
+
+
+def _damage_of(fragment: lance.LanceFragment, error: Exception) -> Damage:
     """Describe a fragment that failed with an error."""
     metadata = fragment.metadata
     names = tuple(file.path for file in metadata.files)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from cloud.dataset.table.durable_commit import insert, writer_lock
 from cloud.dataset.table.lance_package import lance
 from cloud.dataset.table.lance_table import Table
+from cloud.dataset.table.primary_key import primary_key
 from schemas.codec import content_id
 from schemas.errors import TransientError
 
@@ -28,12 +29,7 @@ _FRAGMENTS = 64
 _VERSIONS_KEPT_S = 60.0
 _SCHEMA = pa.schema(
     [
-        pa.field(
-            "photo_id",
-            pa.string(),
-            nullable=False,
-            metadata={"lance-schema:unenforced-primary-key": "true"},
-        ),
+        primary_key("photo_id"),
         ("revision", pa.int64()),
         ("node", pa.string()),
         ("reason", pa.string()),

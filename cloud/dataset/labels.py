@@ -51,8 +51,8 @@ class Label:
         label: Name of the class, or `NEITHER`.
         by: Name of the human or the model.
         at_ms: When it was given, UTC. Of two labels by the same kind of annotator the later one counts.
-        dated: Whether who gave it said when. Else `at_ms` is the arrival, a later one at each redelivery: it
-            does not replace a label by somebody else.
+        dated: Whether its sender stated the time. Else `at_ms` is the arrival, a later one at each
+            redelivery: it does not replace a label by somebody else.
         annotator: Kind of the annotator: `human`, `device` or `teacher`.
         node: Edge node of the camera whose photo it is meant for; None for any photo.
         device: That camera. A label for the photo of another one, or for an imported photo, is refused.

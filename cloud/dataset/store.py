@@ -1,9 +1,7 @@
 """The dataset: one Lance table on a local path or an object store, shared by several collectors.
 
-Every write reads the stored rows of its ids, decides with a plain function of `cloud/dataset/schema.py`, and
-commits with `cloud/dataset/table/durable_commit.py`: on a local disk under a lock; on an object store it
-reads and decides again if another writer changed one of the rows in between. So each photo is stored exactly
-once (guarantee G2). When a method returns, its commit is on the disk.
+Every write is a transaction of `row_transaction.py`, decided by a plain function of `row_changes.py`. So each
+photo is stored exactly once (guarantee G2). When a method returns, its commit is on the disk.
 
 All methods block, and are safe to call from several threads; call them from asyncio by `asyncio.to_thread`.
 """
@@ -12,30 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from bus.mqtt.presence import now_ms
-from cloud.dataset.damage import Damage, damage_of
 from cloud.dataset.labels import Label, LabelChange, Withdrawal
-from cloud.dataset.schema import (
-    SCHEMA,
-    STATE_COLUMNS,
-    LabelOutcome,
-    Outcome,
-    Record,
-    Row,
-    apply_labels,
-    apply_samples,
-    barrier_id,
-    barrier_ids,
-    raise_barrier,
-)
-from cloud.dataset.table.durable_commit import merge, replace, sync_tag, sync_version, writer_lock
+from cloud.dataset.rows.forgotten import barrier_id, barrier_ids, raise_barrier
+from cloud.dataset.rows.row_changes import LabelOutcome, Outcome, apply_labels, apply_samples
+from cloud.dataset.rows.row_transaction import change_rows
+from cloud.dataset.schema import SCHEMA, STATE_COLUMNS, Record, Row
+from cloud.dataset.table.durable_commit import sync_tag, sync_version, writer_lock
 from cloud.dataset.table.lance_package import ColumnOrdering
-from cloud.dataset.table.lance_table import BATCH_ROWS, Table, VersionRemovedError
+from cloud.dataset.table.lance_table import BATCH_ROWS, Table
 from schemas.class_names import NEITHER
 from schemas.errors import PermanentError, TransientError
 from schemas.field_types import MAX_TEXT_CHARS
@@ -48,8 +34,6 @@ HAS_IMAGE = "received_at_ms IS NOT NULL AND forgotten_at_ms IS NULL"
 HAS_HUMAN_CLASS = f"human_label != '{NEITHER}'"
 """SQL condition: the photo has a human label other than `NEITHER`."""
 
-_T = TypeVar("_T")
-_ATTEMPTS = 20
 _CHANGES_PER_COMMIT = 256
 _TRAINED = "gleaner.trained"
 
@@ -107,8 +91,9 @@ class Store:
             rows.setdefault(row.photo_id, row)
         cameras = {(rows[key].node, rows[key].device) for key in harvested_ms}
         barriers = {barrier for camera in cameras for barrier in barrier_ids(*camera)}
-        return self._write(
-            [*rows, *barriers], STATE_COLUMNS, lambda existing: apply_samples(rows, existing, harvested_ms)
+        ids = [*rows, *barriers]
+        return change_rows(
+            self.table, ids, STATE_COLUMNS, lambda existing: apply_samples(rows, existing, harvested_ms)
         )
 
     def keep_out(self, node: str | None, device: str | None, before_ms: int) -> None:
@@ -128,7 +113,7 @@ class Store:
             record = raise_barrier(key, before_ms, existing.get(key), now)
             return ([], {}) if record is None else ([record], {key: True})
 
-        self._write([key], SCHEMA.names, decide)
+        change_rows(self.table, [key], SCHEMA.names, decide)
 
     def label(self, labels: Sequence[LabelChange]) -> dict[str, LabelOutcome]:
         """Store labels and withdrawals; of each annotator kind the latest counts.
@@ -147,10 +132,12 @@ class Store:
         ids = list({label.photo_id for label in labels})
         # All columns: Lance replaces whole rows, images included.
         now = now_ms()
-        return self._write(ids, SCHEMA.names, lambda existing: apply_labels(labels, existing, now))
+        return change_rows(
+            self.table, ids, SCHEMA.names, lambda existing: apply_labels(labels, existing, now)
+        )
 
     def change(self, photo_ids: Sequence[str], decide: Callable[[Record], Record | None]) -> list[str]:
-        """Change stored rows one by one, whoever else writes to them.
+        """Change stored rows one by one, safe beside other writers.
 
         Args:
             photo_ids: Any number; the images of 256 photos at a time are held in memory.
@@ -171,7 +158,7 @@ class Store:
         changed: set[str] = set()
         for start in range(0, len(photo_ids), _CHANGES_PER_COMMIT):
             batch = list(dict.fromkeys(photo_ids[start : start + _CHANGES_PER_COMMIT]))
-            changed |= self._write(batch, SCHEMA.names, decide_all).keys()
+            changed |= change_rows(self.table, batch, SCHEMA.names, decide_all).keys()
         return [photo_id for photo_id in dict.fromkeys(photo_ids) if photo_id in changed]
 
     @property
@@ -203,7 +190,7 @@ class Store:
             return int(dataset.version)
 
     def mark_trained(self) -> None:
-        """Mark the dataset for ever: a version may have been trained on its photos, so none becomes gold.
+        """Mark the dataset permanently: a version may have been trained on its photos, so none becomes gold.
 
         Raises:
             TransientError: The table cannot be written now.
@@ -231,7 +218,7 @@ class Store:
         return marked or any(tag.startswith("model-") for tag in self.tags())
 
     def expire_labels(self, older_than_s: float) -> int:
-        """Remove labels whose photo has not arrived for so long.
+        """Remove labels that have waited too long for their photo.
 
         Returns:
             How many photos they were for.
@@ -354,49 +341,6 @@ class Store:
                 lengths = pc.binary_length(batch["image"])
                 yield from batch.select(list(columns)).append_column("image_bytes", lengths).to_pylist()
 
-    def scan_undamaged(
-        self, columns: Sequence[str], *, where: str = HAS_IMAGE, version: int | str | None = None
-    ) -> Iterator[dict[str, object] | Damage]:
-        """Stream rows as `scan` does, but go on after a part of the table that cannot be read.
-
-        Args:
-            columns: Names of SCHEMA.
-            where: Condition in SQL.
-            version: Number or tag, None for the newest.
-
-        Yields:
-            One dict per row, in any order, and one `Damage` per fragment that cannot be read to its end.
-
-        Raises:
-            PermanentError: The version does not exist.
-            TransientError: No fragment can be read, the table is on an object store and one cannot, or the
-                version was removed while it was read.
-            ValueError: The condition or a column is invalid.
-        """
-        dataset = self.table.open_version(version)
-        fragments = dataset.get_fragments()
-        lost = 0
-        for fragment in fragments:
-            try:
-                scanner = dataset.scanner(
-                    columns=list(columns),
-                    filter=where,
-                    fragments=[fragment],
-                    batch_size=BATCH_ROWS,
-                    late_materialization=["image"],
-                )
-                with self.table.reading(dataset):
-                    for batch in scanner.to_batches():
-                        yield from batch.to_pylist()
-            except VersionRemovedError:
-                raise
-            except TransientError as error:
-                lost += 1
-                # An object store that cannot be reached now has every row a moment later.
-                if self.table.root is None or lost == len(fragments):
-                    raise
-                yield damage_of(fragment, error)
-
     def find(self, photo_ids: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, object]]:
         """Read some columns of the rows with these ids, by id; an id without a row is left out.
 
@@ -407,45 +351,6 @@ class Store:
         # One look-up of a process that does not write reads less by a scan of the ids.
         holding = self.table.may_hold(dataset, photo_ids) if self.table.knows_ids else None
         return self.table.read_rows(dataset, holding, photo_ids, list(columns))
-
-    def _write(
-        self,
-        photo_ids: list[str],
-        columns: list[str],
-        decide: Callable[[dict[str, Record]], tuple[list[Record], dict[str, _T]]],
-    ) -> dict[str, _T]:
-        """Read rows, decide and commit; repeat if another writer changed one of the rows in between."""
-        if not photo_ids:
-            return {}
-        try:
-            for _ in range(_ATTEMPTS):
-                with writer_lock(self.table.root):
-                    dataset = self.table.open_version()
-                    holding = self.table.may_hold(dataset, photo_ids)
-                    existing = self.table.read_rows(dataset, holding, photo_ids, columns)
-                    records, outcomes = decide(existing)
-                    if not records:
-                        # The rows may come from a writer that was killed before its sync: a `duplicate`
-                        # must not be answered for a row that a power cut can still take.
-                        sync_version(self.table.root, dataset.version)
-                        return outcomes
-                    for record in records:
-                        before = existing.get(record["photo_id"])
-                        record["revision"] = 1 if before is None else before["revision"] + 1
-                    written = pa.Table.from_pylist(records, schema=SCHEMA)
-                    with self.table.map_errors("cannot be written"):
-                        if self.table.root is not None:
-                            replace(dataset, written, holding, self.table.root)
-                            return outcomes
-                        # Fewer rows written: some had another revision by then. Those written now are found
-                        # as existing in the next attempt.
-                        if merge(dataset, written) == len(records):
-                            return outcomes
-        except OSError as error:
-            raise self.table.transient_error("cannot be written", error) from error
-        raise TransientError(
-            f"table {self.table.url}: other writers changed the same photos in each of {_ATTEMPTS} attempts"
-        )
 
 
 def _ordering(name: str) -> ColumnOrdering:

@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from cloud.dataset.damage import Damage
+from cloud.dataset.damage import Damage, scan_undamaged
 from cloud.dataset.example import Example, LeftOut, Source
 from cloud.dataset.schema import Split
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
@@ -23,7 +23,8 @@ BAD_LABEL = "the label is no class name"
 DAMAGED_ROW = "the row is damaged"
 DAMAGED_FILE = "the data file is damaged"
 
-_GROUP = "device_group"
+GROUP_COLUMN = "device_group"
+"""Column of the group that a sample's device was in; an edge's answer is by the head of that group."""
 _IN_AUTO = f"coalesce(lane, '') = '{lanes.AUTO}'"
 # The edge's own label counts in lane auto only: in the other lanes the photo was harvested because the model
 # was uncertain, or at random. Where edge and teacher disagree there, the photo has no label. Where there is
@@ -60,7 +61,7 @@ class Reading(NamedTuple):
 def read_examples(
     store: Store, *, version: int | str | None = None, split: Split | None = None, where: str = "true"
 ) -> Reading:
-    """Read the labelled photos for training or evaluation into memory; a damaged row costs only itself.
+    """Read the labelled photos for training or evaluation into memory; damaged rows are left out.
 
     Args:
         store: The dataset.
@@ -79,7 +80,8 @@ def read_examples(
     """
     groups = device_groups(store, version)
     in_split = "split != 'gold'" if split is None else f"split = '{split}'"
-    rows = store.scan_undamaged(
+    rows = scan_undamaged(
+        store.table,
         _Labelled.__struct_fields__,
         where=f"{HAS_IMAGE} AND {in_split} AND {HAS_LABEL} AND ({where})",
         version=version,
@@ -117,17 +119,17 @@ def device_groups(store: Store, version: int | str | None = None) -> dict[tuple[
     Raises:
         TransientError: The table cannot be read now.
     """
-    if not store.has_column(_GROUP, version):  # a version of the dataset from before there were groups
+    if not store.has_column(GROUP_COLUMN, version):  # a version of the dataset from before there were groups
         return {}
-    if not store.count(f"coalesce({_GROUP}, '') != ''", version):
+    if not store.count(f"coalesce({GROUP_COLUMN}, '') != ''", version):
         return {}
     newest: dict[tuple[str, str], tuple[int, str, str]] = {}
-    columns = "photo_id", "node", "device", "received_at_ms", _GROUP
-    for row in store.scan(columns, where=f"{_GROUP} IS NOT NULL AND node IS NOT NULL", version=version):
+    columns = "photo_id", "node", "device", "received_at_ms", GROUP_COLUMN
+    for row in store.scan(columns, where=f"{GROUP_COLUMN} IS NOT NULL AND node IS NOT NULL", version=version):
         device = str(row["node"]), str(row["device"])
         arrived = row["received_at_ms"] or 0
         assert isinstance(arrived, int)
-        found = arrived, str(row["photo_id"]), str(row[_GROUP])
+        found = arrived, str(row["photo_id"]), str(row[GROUP_COLUMN])
         newest[device] = max(found, newest.get(device, found))
     return {device: group for device, (_, _, group) in newest.items() if group}
 

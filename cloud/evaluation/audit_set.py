@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 import msgspec
 from msgspec import Struct, structs
 
-from cloud.dataset.damage import Damage
+from cloud.dataset.damage import Damage, scan_undamaged
 from cloud.dataset.example import MIN_CLASS_LABELS, Example
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.dataset.training_set import device_groups
@@ -43,7 +43,7 @@ def audit_slice(store: Store, unseen: Collection[str], *, version: int | str | N
     """
     if not unseen:
         return []
-    rows = store.scan_undamaged(_AuditRow.__struct_fields__, where=AUDITED, version=version)
+    rows = scan_undamaged(store.table, _AuditRow.__struct_fields__, where=AUDITED, version=version)
     groups = device_groups(store, version)
     drawn = [photo for row in rows if (photo := _audit_row(row)) is not None and photo.photo_id in unseen]
     return [
@@ -120,7 +120,7 @@ def hold_out_audit(
     Args:
         examples: Everything that could be trained on, the slice's photos among them.
         audit: The slice.
-        near: Ids of examples that show the same as a photo of the slice, and cannot be trained on beside it.
+        near: Ids of examples that show the same as a photo of the slice: both cannot be used.
 
     Returns:
         Training examples and evaluation examples, without a photo in common. Photos of a class that has fewer

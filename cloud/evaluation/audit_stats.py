@@ -12,6 +12,8 @@ MIN_AUDITS = 20
 """Effective sample size from which a champion's accuracy is used; a challenger needs no minimum."""
 RECENT_DAYS = 14
 """Days before a rollout whose audits of the champion are added if there are too few since it began."""
+MIN_INCLUSION = 0.001
+"""Least probability of a draw that is believed: else the photos of one false edge outweigh a fleet's."""
 ROLLBACK_P_VALUE = 0.001
 """One-sided p-value below which the challenger is rolled back."""
 
@@ -22,9 +24,10 @@ def sampling_weight(inclusion: float | None) -> float:
     """Return the weight of an audited photo: one over the probability that it was drawn.
 
     Args:
-        inclusion: That probability; None or 0 if unknown, then the weight is 1, the least possible.
+        inclusion: That probability, as the edge says; None or 0 if unknown, then the weight is 1, the least
+            possible. Below `MIN_INCLUSION` it is taken for that.
     """
-    return 1 / inclusion if inclusion else 1.0
+    return 1 / max(inclusion, MIN_INCLUSION) if inclusion else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class AuditStats:
         """Weighted share of correct answers: an estimate for all photos, not only the audited ones.
 
         Raises:
-            ZeroDivisionError: There are no audited photos.
+            ZeroDivisionError: No photo was audited.
         """
         correct = sum(self.correct_weights)
         return correct / (correct + sum(self.wrong_weights))

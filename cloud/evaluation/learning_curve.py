@@ -1,4 +1,4 @@
-"""How accuracy grows with the number of labels, and what the next ones will probably bring.
+"""Accuracy by the number of labels, extrapolated to further ones.
 
 Heads are fitted on parts of the labelled photos' embeddings and tested on held-out folds; a power law through
 the error rates is extrapolated. Plain functions, numpy and scikit-learn only.
@@ -17,7 +17,7 @@ from cloud.modeling.kernels import principal_components
 from cloud.modeling.linear_head import fit_head
 
 MIN_LABELS = 30
-"""Fewer labels give no curve: a fold of six photos tells nothing."""
+"""Fewer labels give no curve: a fold of six photos proves nothing."""
 MAX_LABELS = 1500
 """More labelled photos are represented by a random part of them, which bounds the time."""
 _MIN_PER_CLASS = 5
@@ -79,9 +79,9 @@ class Gain:
     high: float
 
     @property
-    def is_told(self) -> bool:
+    def is_narrow(self) -> bool:
         """Whether the interval is narrow enough to act on: not wider than four points."""
-        return self.high - self.low <= 0.04  # noqa: PLR2004 - as said above
+        return self.high - self.low <= 0.04  # noqa: PLR2004 - four points
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class LearningCurve:
     Attributes:
         labels: labelled photos that it was computed from, those of rare classes left out.
         points: by increasing number of labels; empty if there are too few.
-        gain: of the next labels, None if there are too few labels to tell.
+        gain: of the next labels, None if there are too few labels to estimate it.
         by_class: recall on held-out photos, by class.
         by_group: accuracy on held-out photos, by group, for example by device.
         rare: classes with too few labels to be in the curve.
@@ -120,7 +120,7 @@ def learning_curve(
         labels: N class names.
         groups: N names, for `by_group`.
         seed: of folds, subsets and resamples.
-        ahead: for how many further labels to tell the gain.
+        ahead: for how many further labels to estimate the gain.
     """
     counts = Counter(labels)
     rare = sorted(name for name, count in counts.items() if count < _MIN_PER_CLASS)
@@ -196,7 +196,7 @@ def _answers(vectors: NDArray[np.float32], truth: Ints, trained: Ints, tested: I
 
 def _point(size: int, correct: Bools) -> CurvePoint:
     accuracy, photos = float(correct.mean()), correct.shape[1]
-    # Repetitions test the same photos again: they are no further evidence, so the interval is of the photos.
+    # Repetitions test the same photos again and add no evidence, so the interval is of the photos.
     low, high = wilson_interval(accuracy * photos, photos)
     return CurvePoint(size, accuracy, low, high)
 

@@ -1,19 +1,23 @@
-"""Accuracy of each version in service, read from the audited photos that it answered."""
+"""Accuracy of each version in service, also at each group of devices, by audited photos that it answered."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 import msgspec
 
 from cloud.dataset.store import Store
+from cloud.dataset.training_set import GROUP_COLUMN
 from cloud.evaluation.audit_set import (
     AUDITED_WITH_ANSWER,
     NEITHER_WITH_ANSWER,
+    AuditedAnswer,
     AuditedPhoto,
     audited_answers,
 )
-from cloud.evaluation.audit_stats import RECENT_DAYS, AuditStats, RolloutAudits
+from cloud.evaluation.audit_stats import MIN_AUDITS, RECENT_DAYS, AuditStats, RolloutAudits
 
 _RECENT_MS = RECENT_DAYS * 86_400_000
+_VARIANT_COLUMN = "model_variant"
 
 
 def audit_stats_by_version(store: Store, condition: str = "TRUE") -> dict[int, AuditStats]:
@@ -30,6 +34,73 @@ def audit_stats_by_version(store: Store, condition: str = "TRUE") -> dict[int, A
     for answer in audited_answers(store, condition):
         outcomes[answer.model_version].append(answer.outcome)
     return {version: AuditStats.from_outcomes(outcomes[version]) for version in sorted(outcomes)}
+
+
+def audit_stats_by_group(store: Store, condition: str = "TRUE") -> dict[int, dict[str, AuditStats]]:
+    """Return the audit statistics of each version at each group of devices that has audited photos.
+
+    A photo counts for the group that its device was in when it was answered. Photos of no group are left out.
+
+    Args:
+        store: The dataset.
+        condition: SQL filter on the photos; all by default.
+
+    Raises:
+        TransientError: The dataset cannot be read now.
+    """
+    if not store.has_column(GROUP_COLUMN):
+        return {}
+    outcomes: defaultdict[tuple[int, str], list[tuple[bool, float]]] = defaultdict(list)
+    columns = (*AuditedAnswer.__struct_fields__, GROUP_COLUMN)
+    grouped = f"{AUDITED_WITH_ANSWER} AND coalesce({GROUP_COLUMN}, '') != ''"
+    for row in store.scan(columns, where=f"{grouped} AND ({condition})"):
+        answer = msgspec.convert(row, AuditedAnswer)
+        outcomes[answer.model_version, str(row[GROUP_COLUMN])].append(answer.outcome)
+    found: defaultdict[int, dict[str, AuditStats]] = defaultdict(dict)
+    for version, group in sorted(outcomes):
+        found[version][group] = AuditStats.from_outcomes(outcomes[version, group])
+    return dict(found)
+
+
+def audit_stats_by_variant(store: Store) -> dict[int, dict[str, AuditStats]]:
+    """Return the audit statistics of each variant, of versions that several variants answered for.
+
+    Edges of one version can serve different variants, each the one that its processor gains from. An answer
+    by the graph, or by a model server that does not tell, counts under an empty name.
+
+    Raises:
+        TransientError: The dataset cannot be read now.
+    """
+    if not store.has_column(_VARIANT_COLUMN):
+        return {}
+    outcomes: defaultdict[tuple[int, str], list[tuple[bool, float]]] = defaultdict(list)
+    for row in store.scan((*AuditedAnswer.__struct_fields__, _VARIANT_COLUMN), where=AUDITED_WITH_ANSWER):
+        answer = msgspec.convert(row, AuditedAnswer)
+        outcomes[answer.model_version, str(row[_VARIANT_COLUMN] or "")].append(answer.outcome)
+    found: defaultdict[int, dict[str, AuditStats]] = defaultdict(dict)
+    for version, variant in sorted(outcomes):
+        found[version][variant] = AuditStats.from_outcomes(outcomes[version, variant])
+    return {version: variants for version, variants in found.items() if len(variants) > 1}
+
+
+def told_accuracies(store: Store, version: int) -> dict[str, float]:
+    """Return the accuracy of a version at `all` devices and at its `worst_group`, by `MIN_AUDITS` at least.
+
+    Raises:
+        TransientError: The dataset cannot be read now.
+    """
+    answered = f"model_version = {version}"
+    found = {
+        "all": audit_stats_by_version(store, answered).get(version, AuditStats()),
+        "worst_group": worst_group(audit_stats_by_group(store, answered).get(version, {})),
+    }
+    return {name: audits.accuracy for name, audits in found.items() if audits.effective_size >= MIN_AUDITS}
+
+
+def worst_group(groups: Mapping[str, AuditStats]) -> AuditStats:
+    """Return the audits of the least accurate group of those with `MIN_AUDITS`; none if no group has them."""
+    told = [audits for audits in groups.values() if audits.effective_size >= MIN_AUDITS]
+    return min(told, key=lambda audits: audits.accuracy, default=AuditStats())
 
 
 def rollout_audits(store: Store, champion: int, challenger: int, since_ms: int) -> RolloutAudits:

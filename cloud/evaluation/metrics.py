@@ -73,7 +73,7 @@ def wilson_interval(successes: float, trials: float, z: float = _Z) -> tuple[flo
 
     Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
-    # The formula and not scipy.stats.binomtest: effective sample sizes are no integers.
+    # The formula and not scipy.stats.binomtest: effective sample sizes are not integers.
     share = successes / trials
     spread = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     centre, scale = share + z**2 / (2 * trials), 1 + z**2 / trials
@@ -117,10 +117,24 @@ def calibration_error(confidence: Floats, correct: Bools) -> float:
 
     Source: Guo et al., On Calibration of Modern Neural Networks (2017).
     """
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     # Absolute values after the sums: the surplus may cancel within a bin, but not between bins.
-    surplus = np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS)
-    return float(np.abs(surplus).sum() / len(confidence))
+    return float(np.abs(_surplus(confidence, correct)).sum() / len(confidence))
+
+
+def overconfidence(confidence: Floats, correct: Bools) -> float:
+    """Return the part of the expected calibration error by which confidence exceeds accuracy.
+
+    Args:
+        confidence: `[N]`, in [0, 1].
+        correct: `[N]`.
+    """
+    return float(_surplus(confidence, correct).clip(0).sum() / len(confidence))
+
+
+def _surplus(confidence: Floats, correct: Bools) -> Floats:
+    """Return confidence less correct answers, summed over the photos of each bin."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    return np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS)
 
 
 def points(share: float) -> str:

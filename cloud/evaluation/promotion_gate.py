@@ -1,31 +1,36 @@
 """Promotion gate: decide whether a new version (the challenger) replaces the champion. No I/O.
 
-Both versions answer the same photos, and the tests are paired: only photos that exactly one of them gets
-right tell them apart. A challenger is promoted only if it is shown to be no worse.
+A challenger is promoted only if it is shown to be no worse on the same photos.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import msgspec
 import numpy as np
 
-from cloud.evaluation.metrics import calibration_error, p_words, points
+from cloud.evaluation.metrics import calibration_error, overconfidence, p_words, points
+from cloud.evaluation.paired_comparison import (
+    Comparison,
+    PairedPredictions,
+    bootstrap_interval,
+    compare,
+    join,
+    shown_better,
+    shown_worse,
+)
 from cloud.evaluation.recall_losses import SIGNIFICANCE, find_recall_losses
-from cloud.modeling.arrays import Bools, Floats, Ints
+from cloud.modeling.arrays import Bools, Floats
 from schemas.groups.membership import NO_GROUP
 
 GateDecision: TypeAlias = Literal["promote", "keep", "inconclusive"]
 
-RESAMPLES = 2000
 MORE_GOLD = "import some with 'gleaner cloud import DIR --hold-out 20%'"
 LOST_CLASS = (
     "label more of them with 'gleaner cloud review'; to drop the class, use 'gleaner cloud merge-class' or"
     " 'gleaner cloud forget --class', train with --classes without it, or release with --force"
 )
-
-_BATCH_RESAMPLES = 200  # bounds the bootstrap's memory: scipy gathers a whole batch of resamples at once
 
 
 class GateLimits(msgspec.Struct, frozen=True):
@@ -42,57 +47,6 @@ class GateLimits(msgspec.Struct, frozen=True):
     recall_loss: float = 0.02
     calibration_loss: float = 0.02
     slowdown: float = 1.1
-
-
-@dataclass(frozen=True, slots=True)
-class PairedPredictions:
-    """Predictions of champion and challenger for the same photos.
-
-    Attributes:
-        champion: probabilities `[N, K]`.
-        challenger: probabilities `[N, K]`.
-        truth: `[N]`, in [0, K).
-        weights: `[N]`, sampling weights: 1, or 1 / inclusion probability.
-    """
-
-    champion: Floats
-    challenger: Floats
-    truth: Ints
-    weights: Floats
-
-    @property
-    def correct(self) -> tuple[Bools, Bools]:
-        """Masks `[N]` of the photos that the champion and the challenger get right."""
-        return self.champion.argmax(axis=1) == self.truth, self.challenger.argmax(axis=1) == self.truth
-
-
-class Comparison(msgspec.Struct, frozen=True):
-    """Paired comparison of champion and challenger on the same photos.
-
-    Attributes:
-        photos: number of photos.
-        champion: the champion's weighted accuracy.
-        challenger: the challenger's weighted accuracy.
-        only_champion: photos that the champion alone gets right.
-        only_challenger: photos that the challenger alone gets right.
-        p_value: of McNemar's exact test, two-sided.
-        low: lower end of the 95 % bootstrap interval of the gain in accuracy.
-        high: its upper end.
-    """
-
-    photos: int
-    champion: float
-    challenger: float
-    only_champion: int
-    only_challenger: int
-    p_value: float
-    low: float
-    high: float
-
-    @property
-    def gain(self) -> float:
-        """The challenger's accuracy minus the champion's."""
-        return self.challenger - self.champion
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -166,7 +120,7 @@ def decide_promotion(
         seed: of the bootstrap.
     """
     allowed = limits or GateLimits()
-    instead = _joined(evidence.held_out, evidence.audit) if evidence.gold is None else None
+    instead = join(evidence.held_out, evidence.audit) if evidence.gold is None else None
     gold, audit, held_out = (
         None if pair is None else compare(pair, seed) for pair in (evidence.gold, evidence.audit, instead)
     )
@@ -175,14 +129,14 @@ def decide_promotion(
         findings = [
             _accuracy("gold", gold, allowed),
             *_against_best(gold, evidence.best_gold_accuracy, allowed),
-            *_recalls(evidence.gold, evidence.classes, allowed, better=_shown_better(gold)),
-            *_calibration(evidence.gold, allowed, seed),
+            *_recalls(evidence.gold, evidence.classes, allowed, better=shown_better(gold)),
+            *_calibration(evidence.gold, allowed, seed, better=shown_better(gold)),
         ]
     elif instead is not None and held_out is not None:
         findings = [
             _without_gold(_accuracy("held-out", held_out, allowed)),
-            *map(_without_gold, _recalls(instead, evidence.classes, allowed, better=_shown_better(held_out))),
-            *map(_without_gold, _calibration(instead, allowed, seed)),
+            *map(_without_gold, _recalls(instead, evidence.classes, allowed, better=shown_better(held_out))),
+            *map(_without_gold, _calibration(instead, allowed, seed, better=shown_better(held_out))),
         ]
     else:
         findings = [("inconclusive", f"no gold photos to judge on; {MORE_GOLD}")]
@@ -225,103 +179,12 @@ def _without_gold(finding: _Finding) -> _Finding:
     return decision, f"no gold photos, judged on held-out labels and audits: {reason}{hint}"
 
 
-def _joined(one: PairedPredictions | None, other: PairedPredictions | None) -> PairedPredictions | None:
-    """Join photos of two sets with the same classes; each counts once, however it was drawn."""
-    pairs = [pair for pair in (one, other) if pair is not None]
-    if not pairs:
-        return None
-    # The audit slice may have labels that no version knows, in columns behind the common ones.
-    width = max(pair.champion.shape[1] for pair in pairs)
-
-    def rows(predictions: list[Floats]) -> Floats:
-        return np.concatenate([np.pad(some, ((0, 0), (0, width - some.shape[1]))) for some in predictions])
-
-    truth = np.concatenate([pair.truth for pair in pairs])
-    champion, challenger = rows([p.champion for p in pairs]), rows([p.challenger for p in pairs])
-    return PairedPredictions(champion, challenger, truth, np.ones(len(truth)))
-
-
-def compare(pair: PairedPredictions, seed: int = 0) -> Comparison:
-    """Compare two versions on the same photos.
-
-    Args:
-        pair: predictions for at least one photo.
-        seed: of the bootstrap.
-
-    Sources: McNemar, Note on the sampling error of the difference between correlated proportions (1947), in
-    its exact form; Efron, Bootstrap methods (1979), percentile interval over resampled photos.
-    """
-    champion, challenger = pair.correct
-    weights = pair.weights / pair.weights.sum()
-
-    def mean_gain(gains: Floats, weights: Floats, axis: int = -1) -> Floats:
-        return np.asarray((gains * weights).sum(axis) / weights.sum(axis))
-
-    gains = challenger.astype(np.float64) - champion
-    low, high = _bootstrap_interval(mean_gain, gains, weights, seed=seed, vectorized=True)
-    only_champion, only_challenger = int((champion & ~challenger).sum()), int((challenger & ~champion).sum())
-    return Comparison(
-        photos=len(gains),
-        champion=float(champion @ weights),
-        challenger=float(challenger @ weights),
-        only_champion=only_champion,
-        only_challenger=only_challenger,
-        p_value=mcnemar(only_champion, only_challenger),
-        low=low,
-        high=high,
-    )
-
-
-def mcnemar(only_one: int, only_other: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test.
-
-    Args:
-        only_one: photos that only one of two versions gets right.
-        only_other: photos that only the other one gets right.
-    """
-    if only_one == only_other == 0:
-        return 1.0  # a binomial test needs at least one trial
-    from scipy.stats import binomtest  # noqa: PLC0415 - a second to load, and cards import this module
-
-    return float(binomtest(only_one, only_one + only_other).pvalue)
-
-
-def _bootstrap_interval(
-    statistic: Callable[..., Floats | float], *samples: Floats | Bools, seed: int, vectorized: bool
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a statistic when photos are resampled.
-
-    Args:
-        statistic: of the samples; if vectorized, along their last axis.
-        samples: each `[N]`, all of the same photos, N at least 1.
-        seed: of the resampling.
-        vectorized: whether the statistic takes `axis`.
-    """
-    if len(samples[0]) == 1:  # scipy refuses a single observation; every resample is that photo
-        only = float(statistic(*samples))
-        return only, only
-    from scipy.stats import bootstrap  # noqa: PLC0415 - as above
-
-    interval = bootstrap(
-        samples,
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=_BATCH_RESAMPLES,
-        vectorized=vectorized,
-        paired=True,
-        confidence_level=1 - SIGNIFICANCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
 def _accuracy(of: str, gold: Comparison, limits: GateLimits) -> _Finding:
     change = f"{of} accuracy {_change(gold)} on {gold.photos} photos"
-    if _shown_worse(gold):
+    if shown_worse(gold):
         return "keep", f"{change}: worse ({p_words(gold.p_value)})"
-    # However few they are: chance alone would hardly give so many gains and so few losses.
-    if _shown_better(gold):
+    # On few photos too: the test has shown that chance is an unlikely cause of the gains.
+    if shown_better(gold):
         return "promote", f"{change}: better ({p_words(gold.p_value)})"
     # If N photos show no loss, the true loss may still be up to 3 / N at 95 % confidence: Hanley and
     # Lippman-Hand, If nothing goes wrong, is everything all right? (1983).
@@ -349,7 +212,7 @@ def _lost(classes: Sequence[str]) -> Iterator[_Finding]:
 
 
 def _audited(audit: Comparison) -> Iterator[_Finding]:
-    if _shown_worse(audit):
+    if shown_worse(audit):
         change = f"audit accuracy {_change(audit)} on {audit.photos} photos"
         yield "keep", f"{change}: worse ({p_words(audit.p_value)})"
 
@@ -360,7 +223,9 @@ def _recalls(
     return find_recall_losses(*gold.correct, gold.truth, classes, limit=limits.recall_loss, better=better)
 
 
-def _calibration(gold: PairedPredictions, limits: GateLimits, seed: int) -> Iterator[_Finding]:
+def _calibration(
+    gold: PairedPredictions, limits: GateLimits, seed: int, *, better: bool
+) -> Iterator[_Finding]:
     # Only classes that the champion knows: on others it is confident and wrong, and an underconfident
     # champion would seem calibrated by that.
     known = gold.champion.max(axis=0)[gold.truth] > 0
@@ -376,29 +241,20 @@ def _calibration(gold: PairedPredictions, limits: GateLimits, seed: int) -> Iter
     grown = growth(*samples)
     if grown <= limits.calibration_loss:
         return
-    low, _ = _bootstrap_interval(growth, *samples, seed=seed, vectorized=False)
     change = f"calibration error {points(grown)} points"
+    surplus = [overconfidence(*some) for some in zip(confidence, correct, strict=True)]
+    if better and surplus[1] <= surplus[0] + limits.calibration_loss:
+        # Labels are chosen where the model errs, so that those held out for the temperature are the harder
+        # photos: a version that is better has most often become more careful than it needs to be.
+        yield "promote", f"{change}: more careful than before, and better"
+        return
+    low, _ = bootstrap_interval(growth, *samples, seed=seed, vectorized=False)
     yield ("keep", f"{change}: worse") if low > 0 else ("inconclusive", f"{change}: not significant")
 
 
 def _latency(ratio: float | None, limits: GateLimits) -> Iterator[_Finding]:
     if ratio is not None and ratio > limits.slowdown:
         yield "keep", f"latency {ratio:.2f} times the champion's, at most {limits.slowdown:g} is allowed"
-
-
-def _shown_worse(comparison: Comparison) -> bool:
-    """Return True if the challenger is significantly worse, by McNemar's test or by the bootstrap."""
-    # The bootstrap interval of a handful of photos is too narrow. It counts only if that many disagreements,
-    # all in one direction, would be significant in McNemar's test.
-    enough = mcnemar(0, comparison.only_champion + comparison.only_challenger) < SIGNIFICANCE
-    tested = comparison.p_value < SIGNIFICANCE and comparison.only_champion > comparison.only_challenger
-    # The weighted gain decides the direction: on the audit slice, counts of photos alone may contradict it.
-    return comparison.gain < 0 and (tested or (comparison.high < 0 and enough))
-
-
-def _shown_better(comparison: Comparison) -> bool:
-    """Return True if the challenger is significantly better, by McNemar's test and by the bootstrap."""
-    return comparison.p_value < SIGNIFICANCE and comparison.gain > 0 and comparison.low > 0
 
 
 def _change(comparison: Comparison) -> str:

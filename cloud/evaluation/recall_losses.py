@@ -45,7 +45,7 @@ class RecallLoss(NamedTuple):
 
     @property
     def p_value(self) -> float:
-        """Probability of so many losses or more, if both versions were equally good."""
+        """Probability of at least this number of losses, if both versions were equally good."""
         if self.only_champion <= self.only_challenger:
             return 1.0  # no loss; and a binomial test needs at least one trial
         from scipy.stats import binomtest  # noqa: PLC0415 - a second to load, and cards import the gate

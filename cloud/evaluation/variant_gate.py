@@ -7,18 +7,11 @@ accuracy, and for any significant difference.
 import msgspec
 
 from cloud.evaluation.metrics import Metrics, p_words
-from cloud.evaluation.promotion_gate import Comparison, PairedPredictions, compare
+from cloud.evaluation.paired_comparison import Comparison, PairedPredictions, compare
 from cloud.evaluation.recall_losses import SIGNIFICANCE
 
-
-class VariantLimits(msgspec.Struct, frozen=True):
-    """Limits of the gate.
-
-    Attributes:
-        accuracy_loss: largest drop of the accuracy below the graph's, in [0, 1].
-    """
-
-    accuracy_loss: float = 0.005
+MAX_ACCURACY_LOSS = 0.005
+"""Largest drop of the accuracy below the graph's, in [0, 1]."""
 
 
 class VariantVerdict(msgspec.Struct, frozen=True):
@@ -47,7 +40,6 @@ def judge_variant(
     audit: PairedPredictions | None,
     *,
     exact: bool,
-    limits: VariantLimits | None = None,
     seed: int = 0,
 ) -> VariantVerdict:
     """Decide whether a variant is served.
@@ -57,25 +49,23 @@ def judge_variant(
         gold: predictions of the graph (as champion) and of the variant for the gold set; None without one.
         audit: the same for the audit slice.
         exact: whether the variant computes the same function, so that no photos are needed to trust it.
-        limits: the gate's limits, the defaults if None.
         seed: of the bootstrap.
     """
-    allowed = limits or VariantLimits()
     on_gold, on_audit = (None if pair is None else compare(pair, seed) for pair in (gold, audit))
     reasons = [
-        *([] if on_gold is None else _findings("gold", on_gold, allowed)),
-        *([] if on_audit is None else _findings("audit", on_audit, allowed)),
+        *([] if on_gold is None else _findings("gold", on_gold)),
+        *([] if on_audit is None else _findings("audit", on_audit)),
     ]
     if on_gold is None and not exact:
         reasons.append("no gold photos to judge on")
     return VariantVerdict(name, not reasons, reasons, on_gold, on_audit)
 
 
-def _findings(kind: str, comparison: Comparison, limits: VariantLimits) -> list[str]:
+def _findings(kind: str, comparison: Comparison) -> list[str]:
     before, after = comparison.champion, comparison.challenger
     change = f"{kind} accuracy {before:.1%} → {after:.1%} on {comparison.photos} photos"
-    if comparison.gain < -limits.accuracy_loss - 1e-9:  # one photo of 200 is 0.005 plus a rounding error
-        return [f"{change}: more than {100 * limits.accuracy_loss:.1f} points lost"]
+    if comparison.gain < -MAX_ACCURACY_LOSS - 1e-9:  # one photo of 200 is 0.005 plus a rounding error
+        return [f"{change}: more than {100 * MAX_ACCURACY_LOSS:.1f} points lost"]
     if comparison.p_value < SIGNIFICANCE:
         return [f"{change}: the answers differ ({p_words(comparison.p_value)})"]
     return []

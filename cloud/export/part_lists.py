@@ -24,7 +24,7 @@ _MEAN_BITS = 10
 _MIN_PART_BYTES = 256
 _WINDOW_BYTES = 32
 _BLOCK_BYTES = 1 << 20
-# Fixed for ever: other numbers would cut all files elsewhere, and nodes would fetch them whole once.
+# Never change these: other numbers would cut all files elsewhere, and nodes would fetch them whole once.
 _GEAR = np.frombuffer(hashlib.shake_128(b"gleaner parts").digest(4 * 256), dtype="<u4")
 
 Bytes = NDArray[np.uint8]

@@ -232,7 +232,7 @@ def _compare(outputs: Mapping[str, NDArray[np.float32]], model: Model, images: t
 
 
 def pack(directory: Path, bundle: Path) -> PackedBundle:
-    """Pack a SavedModel as a tar, with the lists of its parts beside it; equal files give equal bytes.
+    """Pack a SavedModel as a tar, with the lists of its parts next to it; equal files give equal bytes.
 
     Names inside are relative to `directory`.
 

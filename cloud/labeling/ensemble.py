@@ -116,7 +116,7 @@ def fit_ensemble(embeddings: Sequence[Embeddings], labels: Ints, classes: int, *
         )
 
     references = _unit_vectors(embeddings)
-    # A linear head is most certain far from all data, so a distance must tell that a photo is unknown.
+    # A linear head is most certain far from all data, so a distance must show that a photo is unknown.
     min_similarity = float(np.quantile(_nearest_similarity(references), OOD_QUANTILE))
     heads = tuple(tuple(fit(views) for _ in range(HEADS)) for views in embeddings)
     return Ensemble(heads, references, min_similarity)
@@ -215,7 +215,6 @@ def lane_thresholds(
     correct: NDArray[np.bool_],
     sampled: NDArray[np.bool_],
     hard: NDArray[np.bool_],
-    precision: float = PRECISION,
 ) -> tuple[float, float]:
     """Choose the confidence thresholds for photos of lane hard and for all other samples.
 
@@ -224,14 +223,13 @@ def lane_thresholds(
         correct: As for `confidence_threshold`.
         sampled: `[M]`, whether the photo is a sample.
         hard: `[M]`, whether it is a sample of lane hard.
-        precision: As for `confidence_threshold`.
 
     Returns:
         The thresholds of other samples and of lane hard, in this order, to be indexed by "is hard"; infinite
         where there are too few labels.
     """
     # Imported photos do not count: the teacher can be right on them and, after drift, wrong on samples.
-    found = (confidence_threshold(confidence[kind], correct[kind], precision) for kind in (sampled, hard))
+    found = (confidence_threshold(confidence[kind], correct[kind], PRECISION) for kind in (sampled, hard))
     of_samples, of_hard = (math.inf if threshold is None else threshold for threshold in found)
     # Lane hard is judged by its own photos, and never less strictly than samples as a whole.
     return of_samples, max(of_samples, of_hard)

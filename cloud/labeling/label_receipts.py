@@ -1,4 +1,4 @@
-"""Wait until a collector says what it did with a label; a label at the broker alone can still be lost."""
+"""Wait until a collector confirms a label; one that is only at the broker can still be lost."""
 
 import asyncio
 import contextlib

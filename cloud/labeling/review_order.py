@@ -41,7 +41,7 @@ REASONS: dict[Reason, str] = {
 class UnlabelledPhoto(msgspec.Struct, frozen=True, kw_only=True):
     """The columns of a photo without a human label that decide its rank; the image is not among them.
 
-    `reason` is no column: it says why the photo is listed.
+    `reason` is not a column: it says why the photo is listed.
     """
 
     photo_id: str
@@ -108,8 +108,8 @@ def _is_in_doubt(photo: UnlabelledPhoto) -> bool:
 def pool_weights(photos: Iterable[UnlabelledPhoto], limit: int = POOL_PHOTOS) -> dict[str, float]:
     """Choose the photos that represent all that are in doubt: a random sample of each device's photos.
 
-    Photos of lane auto have a label by a model already, which costs nothing: to cover them as well spends
-    people's labels where the model is right.
+    Photos of lane auto have a free label by a model already: to cover them as well would spend people's
+    labels where the model is right.
 
     Args:
         photos: In any order.

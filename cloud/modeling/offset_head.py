@@ -22,7 +22,7 @@ _MAX_ITERATIONS = 500
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the added head sees of a photo: its embedding, and what the shared head makes of it.
+    """Inputs of the added head: a photo's embedding, and the outputs of the shared head for it.
 
     Both are affine in the embedding, so that the added head folds into one for embeddings. Where a group has
     other names for the same things, the second part needs few labels to learn that.
@@ -60,7 +60,7 @@ class Inputs:
         """
         mean, directions = whitening(embeddings) if whitened else (embeddings.mean(axis=0, dtype=float), None)
         plain = cls(mean, directions, 1.0).of(embeddings, likely)
-        return cls(mean, directions, _mean_length(plain), shared, _mean_length(_centred(likely)))
+        return cls(mean, directions, _mean_length(plain), shared, _mean_length(centred_logits(likely)))
 
     def of(self, embeddings: NDArray[np.floating], likely: Floats) -> Floats:
         """Return the inputs `[N, d]` of photos, by embeddings `[N, D]` and log-probabilities `[N, K]`."""
@@ -68,21 +68,21 @@ class Inputs:
         seen = (centred if self.directions is None else centred @ self.directions) / self.scale
         if self.shared is None:
             return np.asarray(seen)
-        return np.concatenate([seen, _centred(likely) / self.logit_scale], axis=1)
+        return np.concatenate([seen, centred_logits(likely) / self.logit_scale], axis=1)
 
     def fold(self, head: Head) -> Head:
         """Return a head for the embeddings from one for the inputs."""
         width = len(self.mean) if self.directions is None else self.directions.shape[1]
-        seen, said = head.kernel[:width], head.kernel[width:] / self.logit_scale
-        kernel = (seen if self.directions is None else self.directions @ seen) / self.scale
+        on_embeddings, on_logits = head.kernel[:width], head.kernel[width:] / self.logit_scale
+        kernel = (on_embeddings if self.directions is None else self.directions @ on_embeddings) / self.scale
         bias = head.bias - self.mean @ kernel
         if self.shared is not None:
-            kernel = kernel + _centred(self.shared.kernel) @ said
-            bias = bias + _centred(self.shared.bias) @ said
+            kernel = kernel + centred_logits(self.shared.kernel) @ on_logits
+            bias = bias + centred_logits(self.shared.bias) @ on_logits
         return Head(kernel, bias)
 
 
-def _centred(logits: Floats) -> Floats:
+def centred_logits(logits: Floats) -> Floats:
     """Return logits less the mean over the classes, which a softmax ignores."""
     return np.asarray(logits - logits.mean(axis=-1, keepdims=True))
 
@@ -92,7 +92,7 @@ def _mean_length(inputs: Floats) -> float:
 
 
 def log_probabilities(probabilities: Floats) -> Floats:
-    """Return logarithms `[N, K]` as an edge takes them of what a model server gives."""
+    """Return logarithms `[N, K]` of a model server's probabilities, as an edge computes them."""
     return np.log(np.maximum(probabilities, MIN_PROBABILITY))
 
 
@@ -145,10 +145,27 @@ def packed(head: Head, temperature: float) -> GroupHead:
     return GroupHead(kernel, scale, head.bias.tolist(), temperature)
 
 
+def unpacked(head: GroupHead) -> Head:
+    """Return what a packed head adds to the logits."""
+    kernel = np.frombuffer(head.kernel, "<f2").astype(np.float64).reshape(len(head.bias), -1)
+    return Head(kernel.T * head.scale, np.array(head.bias))
+
+
+def for_embeddings(head: GroupHead, shared: Head) -> GroupHead:
+    """Return a head for embeddings from one for what the shared head says of them.
+
+    Args:
+        head: for the logarithms of the probabilities, each less the mean of its photo's.
+        shared: the calibrated shared head.
+    """
+    added = unpacked(head)
+    kernel = centred_logits(shared.kernel) @ added.kernel
+    return packed(Head(kernel, added.bias + centred_logits(shared.bias) @ added.kernel), head.temperature)
+
+
 def apply_head(head: GroupHead, probabilities: Floats, embeddings: NDArray[np.floating]) -> Floats:
     """Return the probabilities `[N, K]` of photos of a group, as `GroupHead.scores` does one by one."""
-    kernel = np.frombuffer(head.kernel, "<f2").astype(np.float64).reshape(len(head.bias), -1) * head.scale
-    logits = log_probabilities(probabilities) + embeddings @ kernel.T + np.array(head.bias)
+    logits = log_probabilities(probabilities) + unpacked(head).logits(embeddings)
     return softmax(logits / head.temperature)
 
 

@@ -1,4 +1,4 @@
-"""What a worker does with one piece: check and embed its photos as a training does, in caches of its own."""
+"""Task of a worker for one piece: check and embed its photos as a training does, in separate caches."""
 
 from collections.abc import Mapping
 from functools import cache

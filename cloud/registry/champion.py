@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cloud.dataset.example import Example, label_indices, sorted_by_content
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import Metrics, calibration_errors, measure
+from cloud.evaluation.paired_comparison import PairedPredictions
 from cloud.export.v1_loader import SavedModel
 from cloud.modeling.arrays import Floats
 from cloud.modeling.offset_head import answer_by_groups
@@ -98,9 +99,7 @@ def lost_classes(before: Sequence[str], after: Sequence[str], labelled: Collecti
     return [name for name in dict.fromkeys(before) if name not in after and name in labelled]
 
 
-def best_so_far(
-    champion: Champion, gold: Sequence[Example], answers: promotion_gate.PairedPredictions | None
-) -> float:
+def best_so_far(champion: Champion, gold: Sequence[Example], answers: PairedPredictions | None) -> float:
     """Return the highest accuracy of any champion on a gold set, by cards and by the champion's answers.
 
     The gate compares with it too, so that small losses do not add up over many versions.
@@ -187,22 +186,22 @@ class PairedModels(NamedTuple):
     champion: Contestant
     challenger: Contestant
 
-    def answer(self, photos: Sequence[Example]) -> promotion_gate.PairedPredictions | None:
+    def answer(self, photos: Sequence[Example]) -> PairedPredictions | None:
         """Run both on photos; None without photos."""
         if not photos:
             return None
         classes = _with_labels(self.challenger.classes, photos)
         champion, challenger = (_by_class(one.probabilities(photos), one.classes, classes) for one in self)
         weights = np.array([photo.weight for photo in photos])
-        return promotion_gate.PairedPredictions(champion, challenger, label_indices(photos, classes), weights)
+        return PairedPredictions(champion, challenger, label_indices(photos, classes), weights)
 
-    def compare_answered(self, held_out: HeldOutAnswers) -> promotion_gate.PairedPredictions | None:
+    def compare_answered(self, held_out: HeldOutAnswers) -> PairedPredictions | None:
         """Run the champion on photos that the challenger has answered; None without photos."""
         photos = held_out.photos
         if not photos:
             return None
         classes = _with_labels(self.challenger.classes, photos)
-        return promotion_gate.PairedPredictions(
+        return PairedPredictions(
             _by_class(self.champion.probabilities(photos), self.champion.classes, classes),
             _by_class(held_out.probabilities, self.challenger.classes, classes),
             label_indices(photos, classes),

@@ -1,4 +1,4 @@
-"""What a version answered wrong on the gold set: a file beside its report, which the console shows."""
+"""A version's wrong answers on the gold set: a file next to its report, which the console shows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 
 MAX_SUREST = 48
 """Mistakes that the file has; the others are counted."""
@@ -78,5 +78,5 @@ def read_gold_mistakes(path: Path) -> GoldMistakes | None:
         return msgspec.json.decode(path.read_bytes(), type=GoldMistakes)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise PermanentError(f"cannot read {path}: {error}") from None

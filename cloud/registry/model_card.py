@@ -9,7 +9,7 @@ import msgspec
 from cloud.evaluation.metrics import Metrics
 from cloud.evaluation.promotion_gate import Verdict
 from cloud.evaluation.variant_gate import VariantVerdict
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 
 
 class Calibration(msgspec.Struct, frozen=True):
@@ -175,7 +175,7 @@ def decode_card(content: bytes, path: Path) -> Card:
     """
     try:
         return msgspec.json.decode(content, type=Card)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise PermanentError(f"no valid model card in {path}: {error}") from None
 
 

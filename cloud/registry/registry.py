@@ -55,7 +55,7 @@ class Bundle:
         card: the card inside it.
         sha256: of the file, 64 hex digits.
         size_bytes: of the file.
-        parts: digest of the lists of its parts beside it, 64 hex digits; None without them.
+        parts: digest of the lists of its parts next to it, 64 hex digits; None without them.
     """
 
     path: Path

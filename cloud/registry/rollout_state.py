@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, field
 
 from bus.atomic_file import write_atomic
 from bus.file_lock import LockHeldError, exclusive_lock
-from schemas.errors import PermanentError, TransientError
+from schemas.errors import DECODE_ERRORS, PermanentError, TransientError
 from schemas.field_types import Count, Name, Probability, Seconds, Stage
 from schemas.messages import Release, VersionStats
 
@@ -65,7 +65,7 @@ class Order(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         order_id: its id, 32 hex digits.
         action: what was ordered.
         by: who gave it.
-        at_ms: when it was given, by the clock of whoever gave it.
+        at_ms: when it was given, by the clock of the machine that gave it.
         reason: why, in words.
     """
 
@@ -164,7 +164,7 @@ class RolloutFile:
             return msgspec.json.decode(self.path.read_bytes(), type=Rollout)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except DECODE_ERRORS as error:
             raise PermanentError(
                 f"cannot read rollout state {self.path}: {error}",
                 hint="restore the file, or remove it to start that rollout again",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, sorted_by_content
 from cloud.evaluation.metrics import measure
-from cloud.evaluation.promotion_gate import PairedPredictions
+from cloud.evaluation.paired_comparison import PairedPredictions
 from cloud.evaluation.variant_gate import VariantVerdict, judge_variant
 from cloud.export.litert import VariantModel
 from cloud.export.v1_loader import SavedModel

@@ -55,7 +55,7 @@ class LossCurves:
 
 
 def _scalar() -> Any:
-    """Return what tells TensorBoard to draw a curve."""
+    """Return the metadata by which TensorBoard draws a curve."""
     metadata = tf.compat.v1.SummaryMetadata()
     metadata.plugin_data.plugin_name = "scalars"
     metadata.data_class = 1  # DATA_CLASS_SCALAR

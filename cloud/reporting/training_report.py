@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cloud.dataset.example import Example
-from cloud.evaluation.promotion_gate import Comparison
+from cloud.evaluation.paired_comparison import Comparison
 from cloud.labeling.contact_sheet import encoded_thumbnail
 from cloud.modeling.arrays import Floats, Ints
 from cloud.registry.gold_mistakes import GoldMistakes, find_mistakes
@@ -36,7 +36,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """What a report shows beside the card.
+    """Data that a report shows in addition to the card.
 
     Attributes:
         gold: answers to the gold set, None without one.

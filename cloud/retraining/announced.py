@@ -1,6 +1,6 @@
-"""What was announced of a drift and of wanted labels: on disk, so that a restart announces nothing again."""
+"""The announcements of drift and of wanted labels: on disk, so that a restart does not repeat them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -8,9 +8,10 @@ from bus.atomic_file import write_atomic
 from cloud.dataset.store import Store
 from cloud.registry.model_card import Card
 from cloud.registry.registry import Registry, newest_promoted
-from cloud.retraining.drift_alarm import find_alarm
+from cloud.retraining.drift_alarm import Tested, find_alarm
 from cloud.retraining.signals import trained_dataset_version
 from cloud.retraining.triggers import DriftAlarm, Triggers
+from schemas.errors import DECODE_ERRORS
 
 
 class Announced(msgspec.Struct, frozen=True):
@@ -46,7 +47,7 @@ def read_announced(registry: Registry) -> Announced:
     """Read what was announced; nothing if the file is missing or damaged, which announces an alarm again."""
     try:
         return msgspec.json.decode(registry.drift_file.read_bytes(), type=Announced)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, *DECODE_ERRORS):
         return NOTHING
 
 
@@ -68,6 +69,7 @@ class DriftWatch:
     triggers: Triggers
     _seen: tuple[int, int, int] | None = None
     _alarm: DriftAlarm | None = None
+    _tested: Tested = field(default_factory=dict)
 
     def look(self, cards: list[Card]) -> DriftAlarm | None:
         """Return the alarm about the newest block of samples, None without one or without a version.
@@ -83,6 +85,6 @@ class DriftWatch:
         seen = (cards[-1].version, serving.version, blocks)
         if seen != self._seen:
             trained_at = trained_dataset_version(self.store, cards[-1])
-            self._alarm = find_alarm(self.store, serving.version, trained_at, self.triggers)
+            self._alarm = find_alarm(self.store, serving.version, trained_at, self.triggers, self._tested)
             self._seen = seen
         return self._alarm

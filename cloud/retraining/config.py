@@ -44,6 +44,13 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     teachers: Annotated[
         tuple[str, ...], Meta(description="backbones of the teacher; empty: no teacher labels samples")
     ] = ("efficientnet-lite0",)
+    ray: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="address of a Ray cluster that embeds the photos of a round first, HOST:PORT; its "
+            "machines read the dataset under the same path or URL. Absent: this machine embeds them"
+        ),
+    ] = None
     release: Annotated[
         RolloutOptions | None,
         Meta(

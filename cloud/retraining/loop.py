@@ -7,7 +7,7 @@ dataset and registry show which work is left.
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -23,6 +23,7 @@ from bus.observability import metric_catalogue as catalogue
 from bus.observability.exposition import Exposition
 from bus.observability.measurements import Measurement, certificate_measurements
 from cloud.dataset.store import Store
+from cloud.evaluation.live_accuracy import told_accuracies
 from cloud.labeling.review_queue import count_uncertain
 from cloud.registry.model_card import Card
 from cloud.registry.registry import Registry, RoundRunningError, is_promoted, newest_promoted
@@ -68,6 +69,7 @@ class RetrainingLoop:
         self._alarm: DriftAlarm | None = None
         self._missing: int | None = None
         self._awaiting_label = 0
+        self._accuracies: Mapping[str, float] = {}
         self._wanted = ""
 
     async def run(self) -> None:
@@ -99,6 +101,8 @@ class RetrainingLoop:
             yield Measurement(catalogue.LABELS_MISSING, missing)
             yield Measurement(catalogue.AWAITING_LABEL, self._awaiting_label)
             yield Measurement(catalogue.DRIFT_ALARM, int(self._alarm is not None))
+            for devices, accuracy in self._accuracies.items():
+                yield Measurement(catalogue.AUDIT_ACCURACY, round(accuracy, 6), (devices,))
 
     async def _announce(self, alarm: DriftAlarm) -> None:
         """Publish a drift alarm once, and raise the audit share, which is retried at each look."""
@@ -262,6 +266,8 @@ class RetrainingLoop:
         self._missing = labels_missing(facts, self._config.triggers)
         self._wanted = f"{self._missing} labels" if facts.trainable else "labels of at least two classes"
         self._awaiting_label = count_uncertain(self._store)
+        serving = newest_promoted(cards)
+        self._accuracies = {} if serving is None else told_accuracies(self._store, serving.version)
         if self._failed_at is not None:
             # A failed round leaves no card that would start the pause.
             since_s = time.monotonic() - self._failed_at

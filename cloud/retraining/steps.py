@@ -20,11 +20,13 @@ class TeachStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, t
         dataset: folder or URL of the Lance table.
         cache: folder of embeddings.
         backbones: of the teacher.
+        ray: address of a Ray cluster that embeds the photos first; None for none.
     """
 
     dataset: str
     cache: str
     backbones: tuple[str, ...]
+    ray: str | None = None
 
 
 class ReleaseStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="release"):
@@ -78,10 +80,12 @@ def training_steps(config: TrainerConfig) -> list[TeachStep | TrainingOptions]:
         also=config.also,
         classes=config.classes,
         tflite=config.tflite,
+        ray=config.ray,
     )
     if not config.teachers:
         return [train]
-    return [TeachStep(dataset=config.dataset, cache=cache, backbones=config.teachers), train]
+    teach = TeachStep(dataset=config.dataset, cache=cache, backbones=config.teachers, ray=config.ray)
+    return [teach, train]
 
 
 def release_step(config: TrainerConfig, card: Card) -> ReleaseStep | None:

@@ -154,7 +154,7 @@ def decide(signals: Signals, triggers: Triggers) -> Reason | None:
     """
     if not signals.trainable:
         return None  # the round would load TensorFlow and fail, again after each pause
-    # Below 0 the wall clock was set back, and says nothing about the pause.
+    # Below 0 the wall clock was set back, and cannot measure the pause.
     if signals.last_round_s is not None and 0 <= signals.last_round_s < triggers.cool_down_s:
         return None
     # The most urgent reason first: it is the one that the event names.

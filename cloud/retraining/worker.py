@@ -8,6 +8,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.session import connected
 from cloud.modeling.load_tensorflow import load_tensorflow
 from cloud.progress import LoggedProgress
+from cloud.ray_jobs.ahead import check_alone, embed_for_teacher, embed_for_training
 from cloud.registry.registry import Registry
 from cloud.retraining.steps import ReleaseStep, Step, TeachStep, TuneStep
 from cloud.rollout.policy_update import raising_audits, retained_policies, tuning, update_policies
@@ -60,12 +62,18 @@ def _teach(step: TeachStep) -> None:
     load_tensorflow()
     from cloud.labeling.auto_label import teach  # noqa: PLC0415  # uses TensorFlow
 
-    taught = teach(store, step.backbones, Path(step.cache), progress=LoggedProgress())
+    progress = LoggedProgress()
+    if step.ray is not None:
+        embed_for_teacher(step.dataset, step.backbones, step.ray, Path(step.cache), progress)
+    taught = teach(store, step.backbones, Path(step.cache), progress=progress)
     logger.info("samples.taught", labelled=taught.labelled, withdrawn=taught.withdrawn, by=taught.by)
 
 
 def _train(options: TrainingOptions) -> None:
-    run = run_training(options, LoggedProgress())
+    progress = LoggedProgress()
+    check_alone(options.ray)
+    embed = None if options.ray is None else partial(embed_for_training, options, progress=progress)
+    run = run_training(options, progress, embed)
     for one in run.left_out[:MAX_LISTED]:
         logger.warning("photo.left_out", photo_id=one.photo_id, file=one.file, reason=one.reason)
     for warning in run.warnings:

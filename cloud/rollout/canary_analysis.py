@@ -23,7 +23,10 @@ from schemas.messages import CanaryReport, VersionStats
 MIN_PHOTOS = 20
 """Photos from which a share or a percentile is used; fewer if a stage has fewer."""
 
+EVEN_FROM = 1000
+"""Photos up to which a node counts in full, however few the others have."""
 _MIN_FAILURES = 5
+_MOST = 10**9  # photos or calls of a node in one stage
 _ERROR_MARGIN = 0.02  # allowed excess of the share of failed calls over the champion's
 _P95_FACTOR = 1.5  # allowed 95th percentile, as a factor of the champion's; `p95_slack_ms` is added
 
@@ -34,6 +37,55 @@ class Alarm:
 
     reason: str
     facts: Facts
+
+
+def credible(report: CanaryReport) -> CanaryReport:
+    """Return the report of a node with figures that can be; an edge may say any.
+
+    More disagreements than comparisons have no interval, and a sum of huge counts is none of the contract.
+    """
+    compared = min(report.compared, _MOST)
+    return structs.replace(
+        report,
+        champion=credible_stats(report.champion),
+        challenger=credible_stats(report.challenger),
+        compared=compared,
+        disagreed=min(report.disagreed, compared),
+    )
+
+
+def credible_stats(stats: VersionStats) -> VersionStats:
+    """Return the figures of a version on a node with counts that can be."""
+    return structs.replace(stats, answered=min(stats.answered, _MOST), failed=min(stats.failed, _MOST))
+
+
+def evened(reports: Iterable[CanaryReport]) -> list[CanaryReport]:
+    """Return reports of nodes scaled down, so that none counts for more than most others do.
+
+    Else one edge that claims a million photos would decide for a fleet: roll a good version back, or hide
+    what all others say of a bad one. Up to `EVEN_FROM` photos, or those of the median node, all count.
+    """
+    found = list(reports)
+    sizes = sorted(map(_size, found))
+    most = max(EVEN_FROM, sizes[(len(sizes) - 1) // 2]) if sizes else EVEN_FROM
+    return [_scaled(one, most / _size(one)) if _size(one) > most else one for one in found]
+
+
+def _size(report: CanaryReport) -> int:
+    calls = (stats.answered + stats.failed for stats in (report.champion, report.challenger))
+    return max(report.compared, *calls)
+
+
+def _scaled(report: CanaryReport, share: float) -> CanaryReport:
+    champion, challenger = (
+        structs.replace(stats, answered=round(share * stats.answered), failed=round(share * stats.failed))
+        for stats in (report.champion, report.challenger)
+    )
+    compared = round(share * report.compared)
+    disagreed = min(compared, round(share * report.disagreed))
+    return structs.replace(
+        report, champion=champion, challenger=challenger, compared=compared, disagreed=disagreed
+    )
 
 
 def pool_reports(reports: Iterable[CanaryReport]) -> CanaryReport | None:
@@ -76,7 +128,7 @@ def canary_alarms(
         min_photos: Photos below which disagreement and latency give no alarm.
         comparable: Whether both versions call their classes the same; else disagreement gives no alarm.
     """
-    pooled = pool_reports(reports.values())
+    pooled = pool_reports(evened(reports.values()))
     if pooled is not None:
         yield from _failures(pooled)
         if comparable:

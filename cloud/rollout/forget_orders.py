@@ -1,4 +1,4 @@
-"""Tell edge nodes which photos to forget, by an order that the broker retains until the node confirms it."""
+"""Order edge nodes to forget photos; the broker retains the order until the node confirms it."""
 
 import asyncio
 import secrets
@@ -25,12 +25,12 @@ _MOST_ATTEMPTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What a command forgets, as edges can tell it.
+    """What a command forgets, in terms that an edge knows.
 
     Attributes:
         by_node: Ids of the chosen photos that came from a node, newest first.
-        everything: Whether all photos of a camera, a node or all nodes up to a time are chosen, those that
-            are on their way too.
+        everything: Whether all photos of a camera, a node or all nodes up to a time are chosen, those in
+            transit too.
         node: That `everything` is about, None for all.
         device: That `everything` is about, None for all of the node.
         before_ms: The time, UTC.
@@ -56,7 +56,7 @@ class Reach:
         return f"all of {self.node or '*'}/{self.device or '*'} before {self.before_ms} ms, {count} by id"
 
     def nodes(self, known: Iterable[str]) -> list[str]:
-        """Return the nodes to tell, given those that have reported."""
+        """Return the nodes that need the order, given those that have reported."""
         everywhere = set(known) if self.everything and self.node is None else {self.node} - {None}
         return sorted({*self.by_node, *(node for node in everywhere if self.everything and node)})
 
@@ -193,7 +193,7 @@ async def publish_orders(
 def _missed(
     before: Iterable[Delivery[Forget]], known: Mapping[str, Forget], own: Forget
 ) -> dict[str, list[Forget]]:
-    """Return by node the orders that neither were known nor are a part of our own.
+    """Return by node the orders that are neither known nor part of ours.
 
     Broken and cleared ones are none.
     """

@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import structs
 
 from cloud.evaluation.audit_set import AuditedPhoto
+from cloud.evaluation.audit_stats import MIN_INCLUSION
 from cloud.evaluation.metrics import wilson_interval
 from cloud.modeling.arrays import Floats, effective_sample_size
 from cloud.registry.model_card import Card
@@ -17,7 +18,7 @@ from schemas.uncertainty import uncertainty
 TARGET_PRECISION = 0.97
 """Wanted share of correct labels in the lane auto."""
 MIN_AUDITED = 88
-"""Audited photos of a class that its threshold needs: so many without a mistake show the target precision."""
+"""Audited photos of a class that its threshold needs: without a mistake they show the target precision."""
 
 _STEPS = 200
 _Z = 1.644854  # 95 % quantile of the normal distribution: each bound by itself holds at 95 % confidence
@@ -184,7 +185,8 @@ def _precision(threshold: float, inclusion: Floats, correct: Floats) -> _Precisi
         inclusion: `[n]`, inclusion probabilities of the photos there.
         correct: `[n]`, 1 if the label is correct, else 0.
     """
-    weights = inclusion.min() / inclusion  # at most 1: the inverse of a tiny probability would overflow
+    believed = inclusion.clip(MIN_INCLUSION)
+    weights = believed.min() / believed  # at most 1
     share = float(weights @ correct / weights.sum())
     effective = effective_sample_size(weights)
     low, high = wilson_interval(share * effective, effective, _Z)

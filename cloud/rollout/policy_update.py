@@ -169,7 +169,7 @@ async def retained_policies(
         policies: Subscription to all policies, made before the bus connected.
         nodes: The edge nodes.
         wait_s: How long to wait for them, in seconds.
-        broken_is_none: Go on without an invalid policy, because it will be replaced.
+        broken_is_none: Ignore an invalid policy, because it will be replaced.
 
     Raises:
         CodecError: The retained message of one of the nodes is not a valid policy.

@@ -17,6 +17,8 @@ from cloud.rollout.canary_analysis import (
     Alarm,
     audit_alarms,
     canary_alarms,
+    credible,
+    credible_stats,
     pool_reports,
 )
 from schemas.field_types import Stage
@@ -105,7 +107,7 @@ def decide(
             return Decision("skip-node", f"{node} cannot try it: {refusal}", {"node": node})
     if rollout.paused:
         return Decision("wait", Sentence("an operator paused it"))
-    # As if the step had begun later: a pause is no time in which photos were compared or the version watched.
+    # As if the step had begun later: during a pause no photos are compared and the version is not watched.
     began_ms = rollout.since_ms + rollout.paused_ms
     # A node's silence before this controller listened does not show that it was offline.
     waited_ms = now_ms - max(began_ms, listening_since_ms)
@@ -118,7 +120,7 @@ def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
     match decision.action:
         case "wait":
             return rollout
-        # In these `since_ms` stays: reports of the current step go on counting.
+        # In these `since_ms` stays: reports of the current step still count.
         case "skip-node":
             return structs.replace(rollout, skipped=[*rollout.skipped, str(decision.facts["node"])])
         case "pause" if not rollout.paused:
@@ -140,7 +142,7 @@ def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
 
 
 def _moved(rollout: Rollout, decision: Decision) -> dict[str, Any]:
-    """Return the fields that tell where the rollout is after a decision."""
+    """Return the fields that say where the rollout is after a decision."""
     last = len(rollout.steps) - 1
     match decision.action:
         case "advance" if rollout.step < last:
@@ -160,7 +162,9 @@ def _report_of(rollout: Rollout, status: Status | None) -> CanaryReport | None:
     """Return a node's canary report if it compares this rollout's versions."""
     report = None if status is None else status.canary
     versions = (rollout.champion.version, rollout.challenger.version)
-    return report if report and (report.champion.version, report.challenger.version) == versions else None
+    if report is None or (report.champion.version, report.challenger.version) != versions:
+        return None
+    return credible(report)
 
 
 def current_reports(rollout: Rollout, nodes: Mapping[str, NodeState]) -> dict[str, CanaryReport]:
@@ -182,7 +186,7 @@ def bake_reports(rollout: Rollout, nodes: Mapping[str, NodeState]) -> dict[str, 
         node: CanaryReport(
             stage="all",
             champion=rollout.baseline.get(node, nothing),
-            challenger=status.serving,
+            challenger=credible_stats(status.serving),
             since_ms=rollout.since_ms,
         )
         for node, status in found.items()

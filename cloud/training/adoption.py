@@ -24,6 +24,7 @@ from schemas.field_types import ModelVersion
 if TYPE_CHECKING:
     from cloud.modeling.adopted import ForeignModel
     from cloud.training.candidate_results import CandidateResults
+    from cloud.training.photo_check import PhotoChecker
 
 ADOPTED = "adopted"
 """Name of the only candidate of an adopted version."""
@@ -41,7 +42,7 @@ class AdoptionOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         cache: folder where embeddings are cached.
         preprocessing: as `parse_preprocessing` reads it; None if the model needs none.
         output: name of the output with the scores; None if only one can have them.
-        scores: what they are; None to tell by their values.
+        scores: what they are; None to infer it from their values.
         version: number of the new version; None for the next one.
         dataset_version: version of the dataset to judge on; None for the newest.
         tflite: write the LiteRT variants too, where the model can be converted.
@@ -104,10 +105,9 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
         )
     )
     progress.advance()
-    photos = Photos.none(registry.champion())
+    photos, checker = Photos.none(registry.champion()), PhotoChecker(model.backbone, Path(options.cache))
     if store is not None:
         photos = read_photos(store, registry, options.dataset_version, alone())
-        checker = PhotoChecker(model.backbone, Path(options.cache))
         photos = usable_photos(photos, checker, options.classes, progress)
         _check_photos(photos, options)
     plan = VersionPlan(
@@ -123,7 +123,7 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
         seed=options.seed,
         began=began,
     )
-    results = _results(model, photos, options, progress)
+    results = _with_groups(_results(model, photos, options, progress), checker, options.seed, progress)
     trained = write_version(results, plan, progress)
     warnings = [] if store is None else tag_dataset(store, version, photos.dataset_version)
     record_version(registry, version)
@@ -158,6 +158,17 @@ def _results(
         training_embeddings=features[: len(examples)],
         backbone=model.backbone,
     )
+
+
+def _with_groups(
+    results: "CandidateResults", checker: "PhotoChecker", seed: int, progress: Progress
+) -> "CandidateResults":
+    """Choose heads of groups of devices beside the model's own."""
+    from cloud.training.candidate_results import with_answer_heads  # noqa: PLC0415
+
+    if not any(photo.group for photo in results.examples):
+        return results
+    return with_answer_heads(results, duplicates=checker.groups(results.examples, progress), seed=seed)
 
 
 def _check_classes(classes: tuple[str, ...]) -> None:

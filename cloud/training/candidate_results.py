@@ -1,6 +1,6 @@
 """Train the candidates of a version and evaluate them: the part of a training that all workers share."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,27 +13,27 @@ from cloud.evaluation.promotion_gate import GateLimits
 from cloud.modeling.alignment import Moments, align, fold, measure_moments, moments_by_group
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.backbones import Backbone, get_backbone, weights_digest
-from cloud.modeling.offset_head import answer_by_groups, packed
+from cloud.modeling.offset_head import answer_by_groups, centred_logits, log_probabilities, packed
 from cloud.progress import NoProgress, Progress
 from cloud.reporting.loss_curves import LossCurves
 from cloud.training.candidates import HeldOut, Labelled, choose, cross_validate, fit_candidates
 from cloud.training.distributed import Team, alone
-from cloud.training.groups.fits import Aligned, GroupFits, confirmed_on_gold, fit_groups, without_heads
+from cloud.training.groups.fits import Aligned, GroupFits, confirmed_on_gold, fit_groups
 from cloud.training.groups.sightings import Sightings
 from cloud.training.learners import Fitted, FrozenLearner, Learner, learner_for
 from cloud.training.photo_check import PhotoChecker
 from schemas.groups.membership import NO_GROUP
 
 MIN_SCRATCH_LABELS = 300
-"""Human labels from which on a network is trained from scratch beside a pretrained one."""
+"""Human labels from which on a network is trained from scratch in addition to a pretrained one."""
 MIN_PRETRAINED_LABELS = 60
-"""Human labels from which on another pretrained network is tried: fewer do not tell two networks apart."""
+"""Human labels from which on another pretrained network is tried: fewer cannot rank two networks."""
 MIN_WHITENED_LABELS = 40
 """Human labels from which on whitened heads are tried: few held-out labels would choose by chance."""
 ENOUGH = 0.95
 """Held-out accuracy of the pretrained network from which on the minutes of another training are saved."""
 _SIGNIFICANT = 1.64
-"""Standard errors of the difference of two losses above which it is no chance (one-sided, 5 %)."""
+"""Standard errors of the difference of two losses above which it is significant (one-sided, 5 %)."""
 _MIN_PROBABILITY = 1e-12
 
 
@@ -53,7 +53,7 @@ class CandidateResults:
         backbone: of the candidates.
         whitened: whether the heads of all candidates are on whitened principal components.
         others: results of other backbones that were tried, and whose held-out loss is higher.
-        groups: heads of groups of devices beside that of the best candidate.
+        groups: heads of groups of devices, in addition to that of the best candidate.
         gold_by_groups: probabilities on the gold set, `[N, K]`, with these heads; None without any.
     """
 
@@ -104,6 +104,7 @@ def evaluate_candidates(
     team: Team | None = None,
     curves: LossCurves | None = None,
     sightings: Sightings | None = None,
+    embed: Callable[[str], object] | None = None,
 ) -> CandidateResults:
     """Train the candidates and evaluate them on held-out labels and on the gold set.
 
@@ -112,7 +113,7 @@ def evaluate_candidates(
     `curves` receives the losses of trainings from scratch, `sightings` has embeddings by group of devices.
     """
     progress, team = progress or NoProgress(), team or alone()
-    # The order decides folds and batches: sorted, the same photos give the same model whatever their ids.
+    # The order decides folds and batches: sorted, the same photos give the same model under any ids.
     examples, gold = sorted_by_content(examples), sorted_by_content(gold)
     names = class_names(examples, classes)
     _check_gold(gold, names)
@@ -148,9 +149,11 @@ def evaluate_candidates(
     groups = PhotoChecker(get_backbone(backbone), cache_dir).groups(examples, progress)
     others = [get_backbone(name) for name in also]  # an unknown name fails before the first training
     best = evaluate(get_backbone(backbone))
-    for other in others:
+    for name, other in zip(also, others, strict=True):
         # All workers train it, or none.
         if team.agree(is_worth_trying(best, other)):
+            if embed is not None:
+                embed(name)
             best = better(best, evaluate(other))
     return best
 
@@ -199,9 +202,7 @@ def evaluate_backbone(
 
     plain = evaluate(learner)
     if not isinstance(learner, FrozenLearner):
-        return replace(
-            plain, groups=GroupFits(without_heads(photo.group for photo in examples if photo.human))
-        )
+        return with_answer_heads(plain, duplicates=groups, seed=seed)
     if len(human) < MIN_WHITENED_LABELS:
         chosen = plain
     else:
@@ -251,9 +252,7 @@ def with_groups(
     duplicates: Ints | None,
     seed: int,
 ) -> CandidateResults:
-    """Choose the heads of groups of devices.
-
-    A network that is trained from scratch has none: the photos that are held out are known to the final one.
+    """Choose the heads of groups of devices, on embeddings of a frozen network.
 
     Args:
         results: of the shared head.
@@ -263,7 +262,7 @@ def with_groups(
         duplicates: numbers of the groups of near-duplicates among the examples.
         seed: of folds and bootstrap.
     """
-    held_out, gold = results.held_out[results.chosen], [photo.group for photo in results.gold]
+    held_out = results.held_out[results.chosen]
     groups = [results.examples[at].group for at in held_out.positions]
     if not any(groups):
         return results
@@ -287,13 +286,59 @@ def with_groups(
         duplicates=None if duplicates is None else duplicates[held_out.positions],
         seed=seed,
     )
-    shared = results.gold_answers
+    embedded = learner.features[len(results.examples) + np.arange(len(results.gold))]
+    return _judged_on_gold(replace(results, groups=fits), embedded, seed)
+
+
+def with_answer_heads(
+    results: CandidateResults, *, duplicates: Ints | None = None, seed: int
+) -> CandidateResults:
+    """Choose heads of groups of devices that see what the shared head says, and no embedding.
+
+    For a network whose held-out answers are not by heads on its own embeddings: that of a fold is another one
+    where all is trained from scratch, but means the same by its answers. So does an adopted model.
+
+    Args:
+        results: of the shared head.
+        duplicates: numbers of the groups of near-duplicates among the examples.
+        seed: of folds and bootstrap.
+    """
+    held_out = results.held_out[results.chosen]
+    groups = [results.examples[at].group for at in held_out.positions]
+    if not any(groups):
+        return results
+    probabilities = softmax(held_out.logits / held_out.temperature)
+    fits = fit_groups(
+        groups,
+        centred_logits(log_probabilities(probabilities)),
+        probabilities,
+        held_out.labels,
+        width=results.backbone.embedding_dim,
+        duplicates=None if duplicates is None else duplicates[held_out.positions],
+        seed=seed,
+    )
+    gold = results.gold_answers
+    said = np.zeros((0, len(results.classes))) if gold is None else centred_logits(log_probabilities(gold))
+    judged = _judged_on_gold(replace(results, groups=fits), said, seed)
+    shared = results.chosen_fit.head.cooled(held_out.temperature)
+    return replace(judged, groups=judged.groups.for_embeddings(shared))
+
+
+def _judged_on_gold(results: CandidateResults, seen: NDArray[np.floating], seed: int) -> CandidateResults:
+    """Take back the heads that lose on gold, and answer the gold photos by the others.
+
+    Args:
+        results: with heads of groups.
+        seen: what these see of each gold photo.
+        seed: of the bootstrap.
+    """
+    shared, groups = results.gold_answers, [photo.group for photo in results.gold]
     if shared is None:
-        return replace(results, groups=fits)
-    embedded = learner.features[len(results.examples) + np.arange(len(gold))]
+        return results
     truth = label_indices(results.gold, results.classes)
-    fits = confirmed_on_gold(fits, gold, embedded, shared, truth, loss=GateLimits().accuracy_loss, seed=seed)
-    answers = answer_by_groups(fits.heads, gold, shared, embedded) if fits.heads else None
+    limit = GateLimits().accuracy_loss
+    fits = confirmed_on_gold(results.groups, groups, seen, shared, truth, loss=limit, seed=seed)
+    answers = answer_by_groups(fits.heads, groups, shared, seen) if fits.heads else None
     return replace(results, groups=fits, gold_by_groups=answers)
 
 

@@ -17,6 +17,8 @@ TEACHER = "human+teacher"
 HARVESTED = "human+harvested"
 CANDIDATES = (HUMAN, TEACHER, HARVESTED)
 """Human labels alone; with the teacher's labels outside of the lane auto; with the lane auto too."""
+PATIENCE = 2
+"""Rounds without an improvement after which the lane auto is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Labelled:
         return cls(
             labels=label_indices(examples, classes),
             human=np.array([example.human for example in examples]),
-            # A device judges its own photos: like a teacher's, its labels are no person's.
+            # A device labels its own photos: like a teacher's, its labels are not a person's.
             teacher=np.array([example.source in {"teacher", "device"} for example in examples]),
             auto=np.array([example.auto for example in examples]),
             weights=np.array([example.weight * SOURCE_WEIGHTS[example.source] for example in examples]),
@@ -138,7 +140,7 @@ def fit_candidates(learner: Learner, labelled: Labelled, human: Ints) -> dict[st
 
     first = fit(human)
     fitted = {HUMAN: first}
-    # Outside of the lane auto the edge was not confident: its label is no second opinion.
+    # Outside of the lane auto the edge was not confident, so its label does not count as a second opinion.
     taught = np.flatnonzero(labelled.teacher & ~labelled.auto)
     if len(taught):
         fitted[TEACHER] = fit(np.concatenate([human, taught]))
@@ -210,16 +212,15 @@ def choose(fitted: Iterable[str], held_out: Mapping[str, HeldOut]) -> str:
     return min(fitted, key=lambda name: (held_out[name].loss or 0.0, CANDIDATES.index(name)))
 
 
-def auto_helps(rounds: Iterable[Mapping[str, float | None]], patience: int = 2) -> bool:
+def auto_helps(rounds: Iterable[Mapping[str, float | None]]) -> bool:
     """Decide whether the lane auto stays on.
 
     Args:
         rounds: by round, oldest first, the candidates' held-out losses by name, as on the cards. Rounds
             without a candidate with the lane auto, or without held-out labels, are ignored.
-        patience: rounds without an improvement after which it is switched off.
 
     Returns:
-        False if in none of the last `patience` rounds the lane lowered the loss.
+        False if in none of the last `PATIENCE` rounds the lane lowered the loss.
     """
     helped = []
     for losses in rounds:
@@ -227,4 +228,4 @@ def auto_helps(rounds: Iterable[Mapping[str, float | None]], patience: int = 2) 
         without = [loss for name, loss in losses.items() if name != HARVESTED and loss is not None]
         if auto is not None and without:
             helped.append(auto < min(without))
-    return len(helped) < patience or any(helped[-patience:])
+    return len(helped) < PATIENCE or any(helped[-PATIENCE:])

@@ -72,7 +72,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class VersionPlan:
-    """Where a version is written, what judges it, and what its card says of its making.
+    """Where a version is written, what evaluates it, and what its card records about the training.
 
     Attributes:
         registry: where the version is written; the losses on its cards decide whether the lane auto helps.
@@ -109,7 +109,7 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
 
     Args:
         results: the candidates, with the gold set and the examples that they are measured on.
-        plan: where to and by what it is judged.
+        plan: where it is written, and what it is compared with.
         progress: receives every step of more than two seconds.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Tell the photos that a training can use from those that it cannot, before it starts.
+"""Separate the photos that a training can use from those that it cannot, before it starts.
 
 Every worker of a team gets the same result for the same photos, so nothing has to be exchanged, unless the
 memory of one does not suffice for a photo.

@@ -1,5 +1,6 @@
 """The photos of a training: read from dataset and registry, without those that cannot be used."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -84,6 +85,8 @@ def usable_photos(
     audit, _ = checker.decodable(photos.audit, progress)  # audited photos are among the labelled
     labels = frozenset(photo.label for photo in (*labelled, *gold) if photo.human)
     labelled, in_gold = checker.unlike(labelled, gold)
+    known = _near_seen(labelled, photos.unseen, checker)
+    audit = [one for one in audit if one.photo_id not in known]
     _, near = checker.unlike(labelled, audit)
     labelled, audit = hold_out_audit(labelled, audit, {str(one.photo_id) for one in near})
     labelled, in_audit = checker.unlike(labelled, audit, EQUALS_AUDIT)
@@ -94,7 +97,7 @@ def usable_photos(
         audit, _ = with_classes(audit, classes)
     else:
         # A class that only models have named was never confirmed; gold photos of a class that the version
-        # does not know could only be wrong. Classes that wait for labels are told by `waiting`; the gate
+        # does not know could only be wrong. Classes that wait for labels are in `waiting`; the gate
         # learns from `labels` if the champion knows one of them.
         trained = {photo.label for photo in labelled if photo.human} - waiting.keys()
         labelled, other = with_classes(labelled, trained, NO_PERSON)
@@ -104,5 +107,23 @@ def usable_photos(
         )
     left_out = [*photos.left_out, *bad, *bad_gold, *in_gold, *in_audit, *other, *other_gold]
     return photos._replace(
-        labelled=labelled, gold=gold, audit=audit, waiting=waiting, left_out=left_out, labels=labels
+        labelled=labelled,
+        gold=gold,
+        audit=audit,
+        waiting=waiting,
+        left_out=left_out,
+        labels=labels,
+        unseen=photos.unseen - known,
     )
+
+
+def _near_seen(labelled: Sequence[Example], unseen: Collection[str], checker: "PhotoChecker") -> set[str]:
+    """Return the ids of photos that the champion has not seen, but that show the same as one that it has.
+
+    Judged on such a photo it would be praised for its memory, and its twins be kept out of the training.
+    """
+    new = [one for one in labelled if one.photo_id in unseen]
+    _, near = (
+        checker.unlike(new, [one for one in labelled if one.photo_id not in unseen]) if new else ([], [])
+    )
+    return {one.photo_id for one in near if one.photo_id is not None}

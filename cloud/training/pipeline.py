@@ -3,6 +3,7 @@
 `run_training` is called by `gleaner cloud train` and by the retraining loop (`cloud/retraining/worker.py`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -19,6 +20,7 @@ from cloud.dataset.example import (
 )
 from cloud.dataset.store import Store
 from cloud.dataset.training_set import human_classes
+from cloud.modeling.backbone_names import check_backbone_name
 from cloud.modeling.load_tensorflow import load_tensorflow
 from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Registry
@@ -48,6 +50,7 @@ class TrainingOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         classes: in the order of the outputs; None for all labels, sorted, without those that have too few.
         tflite: write the LiteRT variants too, for model servers without TensorFlow.
         seed: of every random decision.
+        ray: address of a Ray cluster that embeds the photos first; None for none.
     """
 
     dataset: str
@@ -60,6 +63,7 @@ class TrainingOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     classes: tuple[str, ...] | None = None
     tflite: bool = True
     seed: Annotated[int, Meta(ge=0)] = 0
+    ray: Annotated[str, Meta(min_length=1)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,9 @@ class TrainingRun:
     warnings: list[str] = field(default_factory=list)
 
 
-def run_training(options: TrainingOptions, progress: Progress | None = None) -> TrainingRun:
+def run_training(
+    options: TrainingOptions, progress: Progress | None = None, embed: Callable[[str], object] | None = None
+) -> TrainingRun:
     """Train, evaluate and pack one version, and tag the dataset's version as `model-N`.
 
     Rows that cannot be used are left out and returned; none of them ends the training.
@@ -90,11 +96,16 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     Args:
         options: What to train from, and where to.
         progress: Receives every step of more than two seconds.
+        embed: Is called with the name of each backbone before photos are embedded by it; where `options.ray`
+            is set, `cloud.ray_jobs.ahead.embed_for_training`.
 
     Raises:
-        PermanentError: The dataset does not exist, the version does, or the examples allow no training.
+        PermanentError: The dataset does not exist, the version does, no backbone has the name,
+            or the examples allow no training.
         TransientError: The dataset cannot be read now, or another worker ended.
     """
+    for name in (options.backbone, *options.also):
+        check_backbone_name(name)
     store, registry = Store.open(options.dataset, create=False), Registry(options.models)
     dataset_version = options.dataset_version or store.version
     version = choose_version(registry, store, options.version, dataset_version)
@@ -111,8 +122,10 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
     from cloud.training.train import train  # noqa: PLC0415
 
     progress.advance()
-    backbone = get_backbone(options.backbone)  # an unknown name fails before the dataset is read
+    backbone = get_backbone(options.backbone)  # one that is not there fails before the dataset is read
     team = join()
+    if embed is not None:
+        embed(options.backbone)
     photos = read_photos(store, registry, options.dataset_version, team)
     photos = usable_photos(photos, PhotoChecker(backbone, Path(options.cache)), options.classes, progress)
     warning = gold_overlap(photos.labelled, photos.left_out)
@@ -127,6 +140,7 @@ def run_training(options: TrainingOptions, progress: Progress | None = None) -> 
         "progress": progress,
         "team": team,
         "sightings": photos.sightings,
+        "embed": embed,
     }
     if not team.chief:  # its results are used by the first worker, through the collectives
         evaluate_candidates(photos.labelled, photos.gold, **terms)
@@ -212,3 +226,4 @@ class _Terms(TypedDict):
     progress: Progress
     team: "Team"
     sightings: "Sightings | None"
+    embed: Callable[[str], object] | None

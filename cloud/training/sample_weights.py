@@ -19,6 +19,7 @@ CLASS_RATIO = 3.0
 SOURCE_WEIGHTS: dict[Source, float] = {"human": 1.0, "device": 1.0, "teacher": 1.0, "edge": 0.5}
 """Relative weight by label source; human labels have `HUMAN_SHARE` in any case."""
 FOLDS = 5
+"""Number of folds; fewer if no class has that many groups of near-duplicates."""
 
 
 def training_weights(labels: Ints, human: Mask, base: Floats, classes: int) -> Floats:
@@ -62,9 +63,7 @@ def _balanced(labels: Ints, base: Floats, ratio: float) -> Floats:
     return np.asarray(base * (wanted / masses)[positions] / wanted.sum())
 
 
-def folds(
-    labels: Ints, seed: int, groups: Ints | None = None, count: int = FOLDS
-) -> Iterator[tuple[Ints, Ints]]:
+def folds(labels: Ints, seed: int, groups: Ints | None = None) -> Iterator[tuple[Ints, Ints]]:
     """Split examples for stratified cross-validation, with the photos of a group on one side.
 
     Args:
@@ -72,7 +71,6 @@ def folds(
         seed: of the shuffling.
         groups: `[N]`, numbers of the groups of near-duplicates; None if no two photos show the same. Photos
             of a group that have different labels show different things, and form a group per label.
-        count: number of folds; fewer if no class has that many groups.
 
     Yields:
         Positions to train on and positions held out. Nothing if no class has two groups.
@@ -87,7 +85,7 @@ def folds(
     repeated = np.flatnonzero(sizes[labels] > 1)
     if len(repeated) == 0:
         return
-    splitter = StratifiedGroupKFold(min(count, int(sizes.max())), shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(min(FOLDS, int(sizes.max())), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # The warning only says that a class with fewer examples than folds is missing from some folds.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)

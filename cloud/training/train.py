@@ -1,7 +1,7 @@
 """Train one version from examples, and write it to the registry."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from cloud.dataset.example import Example
@@ -37,6 +37,7 @@ def train(
     progress: Progress | None = None,
     team: Team | None = None,
     sightings: Sightings | None = None,
+    embed: Callable[[str], object] | None = None,
 ) -> Trained:
     """Train a version, measure it on the gold set, compare it with the champion and write it to disk.
 
@@ -67,6 +68,7 @@ def train(
         progress: receives every step of more than two seconds.
         team: the workers of a distributed training, the first of them this one; by default it is alone.
         sightings: embeddings of photos without labels, by group of devices.
+        embed: called with the name of each further backbone before photos are embedded by it.
 
     Raises:
         TrainingError: the examples do not allow a training.
@@ -92,6 +94,7 @@ def train(
             team=team,
             curves=curves,
             sightings=sightings,
+            embed=embed,
         )
     plan = VersionPlan(
         registry,

@@ -17,7 +17,7 @@ from bus.outbox.sqlite import Database
 from console.access import audit_trail
 from console.access.accounts import Accounts
 from console.access.audit_trail import Entry
-from schemas.errors import PermanentError
+from schemas.errors import PermanentError, TransientError
 
 log = structlog.get_logger()
 
@@ -50,9 +50,12 @@ async def record_account_changes(accounts: Accounts, database: Database) -> None
                 for name, one in (await asyncio.to_thread(accounts.all)).items()
             }
         except PermanentError as error:
-            log.debug("accounts.unreadable", error=str(error))  # who logs in is told
+            log.debug("accounts.unreadable", error=str(error))  # people who log in see the reason
         else:
-            await database.run(partial(_record, now=now))
+            try:
+                await database.run(partial(_record, now=now))
+            except TransientError as error:  # the next look finds the same change
+                log.debug("accounts.unrecorded", error=str(error))
         await asyncio.sleep(_LOOK_S)
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from bus.atomic_file import write_atomic
 from console.access.roles import Role
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 
 MIN_PASSWORD_CHARS = 8
 _MAX_PASSWORD_CHARS = 1024
@@ -59,7 +59,7 @@ class Accounts:
         if self._read_at != (stat.st_mtime_ns, stat.st_ino):
             try:
                 self._accounts = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Account])
-            except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (OSError, *DECODE_ERRORS) as error:
                 raise PermanentError(f"cannot read the accounts in {self._path}: {error}") from None
             self._read_at = (stat.st_mtime_ns, stat.st_ino)
         return self._accounts

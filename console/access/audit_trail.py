@@ -144,7 +144,7 @@ class AuditTrail:
 
 
 def _as_json(text: str) -> str:
-    """Return a text as it stands in the details, where quotes and backslashes are escaped."""
+    """Return a text as the details contain it, with quotes and backslashes escaped."""
     return msgspec.json.encode(text.strip()).decode()[1:-1]
 
 

@@ -4,6 +4,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from bus.newest import put_newest
+
 FREE_ATTEMPTS = 5
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 300.0
@@ -29,10 +31,9 @@ class LoginBackoff:
     def failed(self, *keys: str) -> None:
         """Count a failure of each key."""
         for key in keys:
-            count, at = self._failures.pop(key, (0, 0.0))
-            self._failures[key] = (1 if self._clock() - at > _FORGET_S else count + 1, self._clock())
-            if len(self._failures) > _MAX_KEYS:
-                self._failures.popitem(last=False)
+            count, at = self._failures.get(key, (0, 0.0))
+            count = 1 if self._clock() - at > _FORGET_S else count + 1
+            put_newest(self._failures, key, (count, self._clock()), _MAX_KEYS)
 
     def succeeded(self, *keys: str) -> None:
         """Forget the failures of each key."""

@@ -21,7 +21,7 @@ class Visitor(NamedTuple):
     Args:
         name: As in labels and the audit trail.
         role: What the person may do.
-        session: Id of the session, which tells apart two browsers of one person.
+        session: Id of the session, which distinguishes two browsers of one person.
     """
 
     name: str

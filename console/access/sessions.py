@@ -1,6 +1,7 @@
 """People who are logged in: kept on the disk as hashes, so that a restart does not log anybody out."""
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import sqlite3
@@ -8,7 +9,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from bus.outbox.sqlite import Database
+from bus.outbox.sqlite import Database, StorageError
 from console.access.login import Identified
 from console.access.roles import Visitor
 
@@ -94,18 +95,20 @@ class Sessions:
             return None
         now = time.time()
         if now - session.used_at > self._idle_s:
-            await self._remove(key)
+            with contextlib.suppress(StorageError):  # after a restart it has ended too
+                await self._remove(key)
             return None
         session = replace(session, used_at=now)
         self._sessions[key] = session
         self._sessions.move_to_end(key)
         if now - session.written_at > _WRITE_EVERY_S:
             self._sessions[key] = replace(session, written_at=now)
-            await self._database.run(
-                lambda connection: connection.execute(
-                    "UPDATE session SET used_at = ? WHERE key = ?", (now, key)
+            with contextlib.suppress(StorageError):  # a full disk must not keep people from seeing that it is
+                await self._database.run(
+                    lambda connection: connection.execute(
+                        "UPDATE session SET used_at = ? WHERE key = ?", (now, key)
+                    )
                 )
-            )
         return session
 
     async def end(self, cookie: str | None) -> None:

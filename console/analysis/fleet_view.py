@@ -11,7 +11,7 @@ _ENTERED, _LEFT = (
     ("accepted", "restored"),
     ("answered", "dropped_oldest", "discarded", "set_aside", "damaged"),
 )
-# Whole words: `round.finished` is no photo that was shed.
+# Whole words: `round.finished` does not count a photo that was shed.
 _REFUSED = re.compile(
     r"(?:^|[._])(?:rejected|refused|dropped|shed|misnamed|malformed|overflowed|dead_lettered)(?:$|[._])"
 )
@@ -88,7 +88,7 @@ def found(groups: Iterable[NodeGroup], text: str = "", state: str = "") -> list[
 
 
 def shown(groups: Iterable[NodeGroup], most: int = MAX_ROWS) -> tuple[list[NodeGroup], int]:
-    """Return the first groups, with at most so many rows in all, and how many nodes are left out."""
+    """Return the first groups, with a bounded number of rows, and how many nodes are left out."""
     kept, left, hidden = [], most, 0
     for group in groups:
         if not left:

@@ -9,7 +9,7 @@ MAX_LINES = 1024
 
 
 class BadGroupLineError(ValueError):
-    """A line that is no device or pattern with a group.
+    """A line that does not give a device or pattern its group.
 
     Attributes:
         line: the line.

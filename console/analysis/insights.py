@@ -1,4 +1,4 @@
-"""What the labels tell: the learning curve and doubtful labels, computed again when the dataset changes."""
+"""The learning curve and doubtful labels, computed again when the dataset changes."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ _PAUSE_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Insights:
-    """What one version of the dataset tells.
+    """The learning curve and doubtful labels of one version of the dataset.
 
     Attributes:
         curve: Accuracy by the number of labels.
@@ -136,7 +136,7 @@ class InsightDesk:
 
 
 def insights(found: LabelledEmbeddings, dataset_version: int) -> Insights:
-    """Compute what labelled photos tell.
+    """Compute the learning curve and doubtful labels.
 
     Args:
         found: Labels and embeddings.

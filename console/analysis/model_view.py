@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.metrics import wilson_interval
-from cloud.evaluation.promotion_gate import Comparison
+from cloud.evaluation.paired_comparison import Comparison
 from cloud.registry.gold_mistakes import GoldMistakes
 from cloud.registry.model_card import Card
 from cloud.registry.registry import is_promoted
@@ -155,7 +155,7 @@ def comparisons(card: Card) -> list[tuple[str, Comparison]]:
     return [(kind, one) for kind, one in kinds if one is not None]
 
 
-def mistakes(store: Store, version: int, limit: int = MAX_MISTAKES) -> list[Mistake]:
+def mistakes(store: Store, version: int) -> list[Mistake]:
     """Return samples whose human label differs from the answer of a version, most confident first.
 
     Raises:
@@ -166,7 +166,7 @@ def mistakes(store: Store, version: int, limit: int = MAX_MISTAKES) -> list[Mist
         " AND edge_label IS NOT NULL AND edge_label != human_label"
     )
     columns = ["photo_id", "edge_label", "human_label", "confidence"]
-    rows = store.scan(columns, where=where, limit=limit, order=["-confidence", "photo_id"])
+    rows = store.scan(columns, where=where, limit=MAX_MISTAKES, order=["-confidence", "photo_id"])
     return [
         Mistake(
             str(row["photo_id"]),

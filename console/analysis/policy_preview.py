@@ -1,4 +1,4 @@
-"""What harvest rules would have done with the photos that were answered last.
+"""Preview of harvest rules on the photos that were answered last.
 
 The edge's own functions decide: `edge/harvest/lanes.py` and `edge/harvest/quotas.py`. What they need beyond a
 Result is replaced as follows, and the page says so:
@@ -59,7 +59,7 @@ def preview(results: Iterable[Result], rules: HarvestRules) -> Preview:
     """Decide about answered photos by other rules.
 
     Args:
-        results: With status `ok`, in order of their times; others are passed over.
+        results: With status `ok`, in order of their times; others are skipped.
         rules: Of all nodes; each node has its budget.
     """
     budgets: dict[str, Budget] = {}

@@ -1,4 +1,4 @@
-"""Tell open pages which kinds of things changed; they fetch what they show again."""
+"""Notify open pages of what changed; they then fetch their contents again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -37,7 +37,7 @@ class Broadcast:
         return len(self._streams)
 
     def changed(self, kind: Kind) -> None:
-        """Tell every open page that something of a kind changed. Never blocks."""
+        """Notify every open page that something of a kind changed. Never blocks."""
         self.sequence += 1
         self._changed_at[kind] = self.sequence
         for stream in self._streams:
@@ -79,7 +79,7 @@ class Broadcast:
 
 
 class Stream:
-    """What one open page has not been told yet."""
+    """The changes that one open page was not notified of yet."""
 
     def __init__(self) -> None:
         self._kinds: set[Kind] = set()

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from bus.newest import put_newest
 from cloud.labeling.contact_sheet import encoded_thumbnail
 from schemas.codec import decode
 from schemas.errors import CodecError, PermanentError
@@ -68,17 +69,14 @@ class PhotoPreviews:
         now = time.monotonic()
         if now - self._last.get(topic, -PAUSE_S) < PAUSE_S:
             return False
-        self._last[topic] = now
-        self._last.move_to_end(topic)
-        if len(self._last) > _MAX_DEVICES:
-            self._last.popitem(last=False)
+        put_newest(self._last, topic, now, _MAX_DEVICES)
         names = PHOTO.match(topic)
         if names is None:
             return False
         try:
             photo = decode(PHOTO, payload, names)
         except (CodecError, PermanentError):
-            return False  # the edge says in its answer what is wrong with it
+            return False  # the edge's answer says what is wrong with it
         content = await asyncio.to_thread(encoded_thumbnail, photo.image, (SIZE_PX, SIZE_PX))
         self._pictures[photo.photo_id] = _Preview(names["node"], names["device"], content)
         if len(self._pictures) > MAX_PREVIEWS:

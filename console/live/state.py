@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from msgspec import structs
+
+from bus.newest import put_newest
 from console.live.recent_answers import RecentAnswers
 from schemas.messages import CanaryReport, Event, Forget, Policy, Release, Result, Status, Steering
 from schemas.topics import CLOUD
@@ -16,7 +19,11 @@ MAX_DEVICES = 1024
 """Most devices whose answers are kept; the one that was silent for longest makes room."""
 ANSWERS_PER_DEVICE = 12
 MAX_STATUSES = 4096
+MAX_SCORES = 64
+"""Most scores of an answer that are kept: those of a thousand classes are 100 kB."""
 MAX_EVENTS = 2000
+MAX_EVENT_CHARS = 8192
+"""Most characters in the facts of an event that are kept: a device may send 256 kB of them in each."""
 MAX_NODES = 1024
 MAX_COMPARISONS = 2000
 """Reports of a rollout, which come every 15 seconds: some hours."""
@@ -63,13 +70,12 @@ class LiveState:
             return
         camera = Camera(result.node, result.device)
         kept = self.answers.setdefault(camera, deque(maxlen=ANSWERS_PER_DEVICE))
-        if all(one.photo_id != result.photo_id for one in kept):  # a redelivery is no second answer
-            kept.appendleft(result)
+        if all(one.photo_id != result.photo_id for one in kept):  # a redelivery is not a second answer
+            many = len(result.scores or ()) > MAX_SCORES
+            kept.appendleft(structs.replace(result, scores=None) if many else result)
             if result.label is not None:
                 self.recent.add(result)
-        self.answers.move_to_end(camera)
-        if len(self.answers) > MAX_DEVICES:
-            self.answers.popitem(last=False)
+        put_newest(self.answers, camera, kept, MAX_DEVICES)
 
     def add_status(self, names: tuple[str, str], status: Status | None) -> None:
         """Keep the status of a component; None: it was retired."""
@@ -78,8 +84,10 @@ class LiveState:
         _put(self.statuses, names, status, MAX_STATUSES)
 
     def add_event(self, event: Event) -> None:
-        """Keep an event."""
-        self.events.appendleft(event)
+        """Keep an event, one that is larger than any of ours without its facts."""
+        self.events.appendleft(
+            event if _chars(event) <= MAX_EVENT_CHARS else structs.replace(event, facts={})
+        )
 
     def add_release(self, node: str, release: Release | None) -> None:
         """Keep the release of a node; None: it was withdrawn."""
@@ -99,11 +107,13 @@ class LiveState:
             yield from answers
 
 
+def _chars(event: Event) -> int:
+    """Return about how many characters the facts of an event have."""
+    return sum(len(name) + (len(one) if isinstance(one, str) else 8) for name, one in event.facts.items())
+
+
 def _put(kept: OrderedDict[K, V], key: K, value: V | None, most: int) -> None:
     if value is None:
         kept.pop(key, None)
-        return
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > most:
-        kept.popitem(last=False)
+    else:
+        put_newest(kept, key, value, most)

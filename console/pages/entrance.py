@@ -27,7 +27,7 @@ async def _log_in(request: Request) -> Response:
     name = field(request, "name")
     found = await console.login.by_password(name, field(request, "password"), client)
     if not isinstance(found, Identified):
-        if found is None:  # who has to wait is not recorded: nobody may push the entries of others out
+        if found is None:  # throttled log-ins are not recorded: they could push out all other entries
             await console.audit.record_as(name[:128], client, "login.failed")
         return _login_page(request, wait_s=found, failed=True)
     response = RedirectResponse("/", 303)

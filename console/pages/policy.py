@@ -1,4 +1,4 @@
-"""Policy: the harvest rules of each node, with what they would have harvested lately."""
+"""Policy: the harvest rules of each node, with what they would have harvested recently."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cloud.evaluation.learning_curve import MIN_LABELS, Gain, LearningCurve, Share
-from cloud.evaluation.live_accuracy import audit_stats_by_version
+from cloud.evaluation.live_accuracy import audit_stats_by_group, audit_stats_by_version
 from cloud.registry.model_card import Card
 from cloud.registry.registry import newest_promoted
 from console.analysis.insights import Insights
@@ -25,13 +25,14 @@ _MOST_BARS = 12
 
 @dataclass(frozen=True, slots=True)
 class _InService:
-    """The accuracy of the version in service, by audits."""
+    """The accuracy of the version in service, and at each group of devices, by audits."""
 
     version: int
     photos: int
     accuracy: float
     low: float
     high: float
+    groups: dict[str, Share]
 
 
 async def _show(request: Request) -> Response:
@@ -53,6 +54,9 @@ async def _values(request: Request) -> dict[str, object]:
         "min_labels": MIN_LABELS,
         "measured": _measured(cards),
     }
+    if in_service is not None and in_service.groups:
+        title = translator(request).gettext("Accuracy by group of devices")
+        values["group_bars"] = _bars(request, title, in_service.groups)
     return values | (_drawn(request, latest, cards) if latest is not None and latest.curve.points else {})
 
 
@@ -62,11 +66,16 @@ def _versions(console: Console) -> tuple[list[Card], _InService | None]:
     serving = newest_promoted(cards)
     if serving is None:
         return cards, None
-    stats = audit_stats_by_version(console.store, f"model_version = {serving.version}").get(serving.version)
+    answered = f"model_version = {serving.version}"
+    stats = audit_stats_by_version(console.store, answered).get(serving.version)
     if stats is None or not stats.photos:
         return cards, None
+    groups = {
+        name: Share(audits.photos, audits.accuracy, *audits.interval)
+        for name, audits in audit_stats_by_group(console.store, answered).get(serving.version, {}).items()
+    }
     low, high = stats.interval
-    return cards, _InService(serving.version, stats.photos, stats.accuracy, low, high)
+    return cards, _InService(serving.version, stats.photos, stats.accuracy, low, high, groups)
 
 
 def _measured(cards: Sequence[Card]) -> list[tuple[Card, int]]:
@@ -81,7 +90,7 @@ def _measured(cards: Sequence[Card]) -> list[tuple[Card, int]]:
 def _drawn(request: Request, latest: Insights, cards: Sequence[Card]) -> dict[str, object]:
     gettext, curve = translator(request).gettext, latest.curve
     last = curve.points[-1]
-    told = curve.gain if curve.gain is not None and curve.gain.is_told else None
+    gain = curve.gain if curve.gain is not None and curve.gain.is_narrow else None
     marks = [
         Mark(
             gettext("version %(number)s") % {"number": card.version},
@@ -97,10 +106,10 @@ def _drawn(request: Request, latest: Insights, cards: Sequence[Card]) -> dict[st
         gettext("labels by people"),
     )
     lines = [Line("one", [Point(one.labels, one.low, one.accuracy, one.high) for one in curve.points])]
-    if told is not None:
-        lines.append(Line("ahead", _ahead(curve, told), dotted=False))
+    if gain is not None:
+        lines.append(Line("ahead", _ahead(curve, gain), dotted=False))
     return {
-        "told": told,
+        "gain": gain,
         "chart": line_chart(frame, lines, marks),
         "class_bars": _bars(request, gettext("Accuracy by class"), curve.by_class),
         "device_bars": _bars(request, gettext("Accuracy by device"), curve.by_group),

@@ -97,7 +97,7 @@ async def _undo(request: Request) -> Response:
 
 
 def keys_of(classes: Sequence[str], *, grid: bool) -> dict[str, list[str]]:
-    """Return the keys of each class; in a grid one key chooses all photos, and is no class's."""
+    """Return the keys of each class; in a grid one key chooses all photos, so no class has it."""
     keys: dict[str, list[str]] = {name: [] for name in classes}
     for key, name in key_bindings(classes).items():
         if name in keys and not (grid and key == _ALL):

@@ -1,4 +1,4 @@
-"""Rollout: where a version is, how it compares, and orders to go on or back."""
+"""Rollout: where a version is, how it compares, and an operator's orders to it."""
 
 import asyncio
 from typing import get_args

@@ -128,7 +128,7 @@ class ReviewDesk:
         """Give photos a label; it is on the disk when this returns.
 
         Args:
-            visitor: Who gives it.
+            visitor: The person who gives it.
             client: Address that the request came from.
             photo_ids: Of samples.
             label: A class, a new one, or `NEITHER`.
@@ -154,7 +154,7 @@ class ReviewDesk:
         labels = [one for one in made if isinstance(one, Feedback)]
         if len(labels) != len(made):
             raise PermanentError(
-                Sentence("an imported photo is no sample"), hint=Sentence("use 'gleaner cloud relabel'")
+                Sentence("an imported photo is not a sample"), hint=Sentence("use 'gleaner cloud relabel'")
             )
         name = labels[0].label
         facts: dict[str, object] = {"label": name, "photos": list(photo_ids)}

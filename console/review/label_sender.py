@@ -5,22 +5,24 @@ import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
-import msgspec
 import structlog
 
 from bus.config import OutboxLimits
 from bus.diagnosis.sentence import Sentence
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
+from bus.mqtt.retry import retry_until_ok
 from bus.observability.measurements import Measurement, outbox_measurements
+from bus.outbox.damage import set_aside
 from bus.outbox.outbox import Outbox, OutboxFullError
 from bus.outbox.sqlite import Database
 from console.access import audit_trail
 from console.access.audit_trail import Entry
-from schemas.codec import encode
-from schemas.errors import TransientError
+from schemas.codec import decode, encode
+from schemas.errors import CodecError, TransientError
 from schemas.events import EventName
 from schemas.messages import Event, Feedback
 from schemas.topics import CLOUD, FEEDBACK
@@ -62,9 +64,9 @@ def label_id(photo_id: str, label: str, by: str, at_ms: int) -> str:
 
 
 class LabelSender:
-    """Labels on their way. Bounded: `MAX_HELD`, and the limits of the outbox.
+    """Labels that no collector has confirmed. Bounded: `MAX_HELD`, and the limits of the outbox.
 
-    A label is on the disk when `give` returns, and stays there until a collector says what it did with it:
+    A label is on the disk when `give` returns, and stays there until a collector reports its outcome:
     the console can be killed at any moment. After a restart, labels that could be undone are sent.
 
     Args:
@@ -106,11 +108,8 @@ class LabelSender:
     async def load(self) -> None:
         """Load the labels of earlier runs; call once, before `run`."""
         await self._outbox.load()
-        held, sent = await self._database.run(_read)
-        for key, payload in sent:
-            self._sent[key] = msgspec.json.decode(payload, type=Feedback)
-        for key, payload in held:
-            self._held[key] = Held(key, msgspec.json.decode(payload, type=Feedback), 0)
+        held, self._sent = await self._database.run(_read)
+        self._held = {key: Held(key, feedback, 0) for key, feedback in held.items()}
 
     async def give(self, labels: Sequence[Feedback], entry: Entry) -> list[str]:
         """Put labels on the disk together with their entry in the audit trail; return their ids.
@@ -231,8 +230,10 @@ class LabelSender:
             self._outbox.commit(item)
 
     async def _answer(self) -> None:
+        """Remove recorded labels from the disk, however long it fails: the event that says so comes once."""
         while True:
-            await self._outbox.mark_answered(await self._answered.get())
+            label_id = await self._answered.get()
+            await retry_until_ok(self._bus, "disk", partial(self._outbox.mark_answered, label_id))
 
 
 def _id_of(feedback: Feedback) -> str:
@@ -247,6 +248,26 @@ def _is_answer(facts: Mapping[str, object], sent: Feedback) -> bool:
     )  # fmt: skip
 
 
-def _read(connection: sqlite3.Connection) -> tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]:
-    held = connection.execute("SELECT id, payload FROM held_label ORDER BY due_ms").fetchall()
-    return held, connection.execute("SELECT id, payload FROM outbox").fetchall()
+def _read(connection: sqlite3.Connection) -> tuple[dict[str, Feedback], dict[str, Feedback]]:
+    """Return the held labels, and those in the outbox, by id; a damaged held one is set aside."""
+    held, sent = {}, {}
+    rows = connection.execute("SELECT rowid, id, payload FROM held_label ORDER BY due_ms").fetchall()
+    for row, key, payload in rows:
+        try:
+            held[key] = _decoded(payload)
+        except (CodecError, TypeError) as error:
+            set_aside(connection, "held_label", row, f"a label cannot be read: {error}")
+    for key, payload in connection.execute("SELECT id, payload FROM outbox").fetchall():
+        with contextlib.suppress(CodecError, TypeError):  # the outbox sets it aside before it is sent
+            sent[key] = _decoded(payload)
+    return held, sent
+
+
+def _decoded(payload: bytes) -> Feedback:
+    """Return the label in a row.
+
+    Raises:
+        CodecError: It is none.
+        TypeError: The column has another type.
+    """
+    return decode(FEEDBACK, payload, {})

@@ -55,8 +55,8 @@ def forget(store: Store, photo_id: str, by: str, cache_dir: Path) -> None:
     purge_caches(cache_dir, done.content_ids)
 
 
-def newest_letters(store: Store, limit: int = MAX_LETTERS) -> list[Letter]:
-    """Return the newest dead letters, newest first.
+def newest_letters(store: Store) -> list[Letter]:
+    """Return the newest dead letters, at most `MAX_LETTERS`, newest first.
 
     Raises:
         TransientError: The table cannot be read now.
@@ -64,7 +64,7 @@ def newest_letters(store: Store, limit: int = MAX_LETTERS) -> list[Letter]:
     letters = _letters(store)
     if letters is None:
         return []
-    return [_summary(one) for one in letters.newest(limit)]
+    return [_summary(one) for one in letters.newest(MAX_LETTERS)]
 
 
 def discard_letter(store: Store, key: str) -> bool:

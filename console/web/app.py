@@ -67,7 +67,7 @@ def create_app(console: Console, *, hosts: list[str], cookie: Cookie) -> Starlet
 
 
 class _CurrentPage:
-    """Middleware that tells the templates which page a request belongs to."""
+    """Middleware that passes the page of a request to the templates."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,6 +1,6 @@
 """Mask the token that each change must carry, so that compressed pages do not betray it.
 
-The length of a compressed page tells how much of what a stranger had it repeat, such as a filter in its
+The length of a compressed page reveals how much of what an attacker had it repeat, such as a filter in its
 address, is in the page's secrets too (BREACH). The token is the only secret of a page; it has another random
 mask in each answer, so that no guess is ever nearer than another one.
 """

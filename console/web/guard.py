@@ -53,7 +53,7 @@ class Cookie:
     """The session's cookie.
 
     Args:
-        name: Differs between consoles of one machine, as browsers do not tell apart the ports of a host.
+        name: Differs between consoles of one machine, as browsers share cookies between the ports of a host.
         secure: Whether the console is reached by HTTPS.
         max_age_s: When the browser forgets it, in seconds.
     """
@@ -123,7 +123,7 @@ class Guard:
         await self._app(scope, _replayed(scope, receive), reply)
 
     async def _check(self, scope: Scope, receive: Receive) -> Response | None:
-        """Find the visitor, read the form; return the answer to a request that may not go on."""
+        """Find the visitor, read the form; return the answer to a request that is refused."""
         headers, _ = Headers(scope=scope), translator(Request(scope)).gettext
         if _hostname(headers.get("host", "")) not in self._hosts:
             return PlainTextResponse(

@@ -17,7 +17,7 @@ class Page:
         title: In English, marked with `N_`.
         icon: Name of a symbol in `console/static/icons.svg`.
         routes: Its routes, all below `path`.
-        role: Who sees it in the navigation; its endpoints say themselves who may use them.
+        role: Who sees it in the navigation; each endpoint checks who may use it.
         shown: Whether it is in the navigation.
     """
 

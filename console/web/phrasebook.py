@@ -1,4 +1,4 @@
-"""Say in another language what components, trainings and commands said in English.
+"""Translate sentences that components, trainings and commands gave in English.
 
 Their sentences arrive as text: over the broker, from a card or a rollout's file, or as an error. They are
 found again by the templates of the catalogue, with the values that stand in them
@@ -30,7 +30,7 @@ class _Reading(NamedTuple):
 
     Attributes:
         known: How many characters are of its templates, with those of the sentences in it.
-        unread: Less the joints in its values that are no sentences: each probably separates two sentences.
+        unread: Less the joints in its values that are not sentences: each probably separates two sentences.
         outermost: 2 for a template that the text begins with, 1 for sentences that were joined, else 0.
         own: How many characters are of the template itself.
         sentence: The template with its values.

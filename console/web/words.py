@@ -120,7 +120,7 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "phase": {"running": N_("running"), "finished": N_("finished"), "returned": N_("rolled back")},
     "subject": _MESSAGES,
 }
-"""Single words that stand in a sentence, by the name of their place in its template."""
+"""Single words in a sentence, by the name of their place in its template."""
 OTHERS = (
     N_("Connection refused"),
     N_("Connection reset by peer"),

@@ -26,7 +26,7 @@ def synthetic_camera(*, seed: int = 0, look: str = "daylight", count: int | None
         raise CameraError(f"camera 'drawn' has no look {look!r}", hint=f"use one of {', '.join(LOOKS)}")
 
     def frames() -> Iterator[Frame]:
-        chance = random.Random(seed)  # which animal comes next is no secret
+        chance = random.Random(seed)  # which animal comes next is not secret
         for number in itertools.count() if count is None else range(count):
             label = chance.choice(CLASSES)
             image = draw(label, seed_of("camera", seed, number), LOOKS[look])

@@ -24,7 +24,7 @@ _COLLARS: tuple[Colour, ...] = ((196, 52, 52), (48, 96, 184), (60, 150, 90), (23
 
 
 class Coat(NamedTuple):
-    """Colours and pattern of the fur; the same for both classes, so that they do not tell the class."""
+    """Colours and pattern of the fur; the same for both classes, so that they do not reveal the class."""
 
     base: Colour
     second: Colour
@@ -84,7 +84,7 @@ def traits(label: str, rng: Random) -> Traits:
         rng: The only source of randomness.
 
     Returns:
-        Traits; most ranges of the two classes overlap, so that no single trait tells the class.
+        Traits; most ranges of the two classes overlap, so that no single trait reveals the class.
 
     Raises:
         ValueError: The class is unknown.

@@ -28,7 +28,7 @@ class Stored(NamedTuple):
 
 
 def look_up(engine: Engine, tag: str) -> Stored:
-    """Return what the store says about an image.
+    """Return what the store records about an image.
 
     Raises:
         subprocess.CalledProcessError: there is no such image.

@@ -10,7 +10,7 @@ _VIDEO = ("rtsp", "rtsps", "rtmp")
 
 
 def scheme_of(text: str) -> str:
-    """Return the scheme of a URL in lower case; empty if the text is no URL."""
+    """Return the scheme of a URL in lower case; empty if the text is not a URL."""
     scheme, separator, _ = text.partition("://")
     return scheme.lower() if separator and scheme.isascii() and scheme.isalnum() else ""
 
@@ -29,7 +29,7 @@ def check_url(text: str) -> None:
     """Check host and port of a URL, and that it is text: OpenCV crashes on bytes that are not UTF-8.
 
     Raises:
-        CameraError: It has no host or one that no resolver takes, its port is no number, or it contains
+        CameraError: It has no host or one that no resolver takes, its port is not a number, or it contains
             characters that cannot be printed.
     """
     if not text.isprintable():
@@ -40,7 +40,7 @@ def check_url(text: str) -> None:
     try:
         parts = urlsplit(text)
         valid = parts.hostname is not None and parts.port != 0 and bool(parts.hostname.encode("idna"))
-    except ValueError:  # a port that is no number, an open bracket, an empty or too long part of a name
+    except ValueError:  # a port that is not a number, an open bracket, an empty or too long part of a name
         valid = False
     if not valid:
         raise CameraError(

@@ -14,7 +14,7 @@ from schemas.pixels import SOURCE_LIMITS, decode_photo
 _THUMBNAIL = (64, 48)
 _CONVERTED = frozenset({"AVIF", "BMP", "GIF", "HEIC", "HEIF", "TIFF", "WebP"})
 SIGNATURE_BYTES = 12
-"""So many bytes tell whether they are the beginning of a picture."""
+"""Bytes that suffice to recognise the beginning of a picture."""
 
 
 class CameraError(PermanentError):

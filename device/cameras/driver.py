@@ -77,7 +77,7 @@ class DriverThread:
         self._thread = threading.Thread(target=self._run, name=subject, daemon=True)
 
     def start(self) -> None:
-        """Start the thread; `opened` tells when the camera is open."""
+        """Start the thread; `opened` is set when the camera is open."""
         self._thread.start()
 
     def request(self) -> Future[_Captured] | None:
@@ -90,7 +90,7 @@ class DriverThread:
         return request
 
     def stop(self) -> None:
-        """Ask the thread to close the driver and end; `ended` tells when it has."""
+        """Ask the thread to close the driver and end; `ended` is set when it has."""
         self._requests.put(None)
 
     def _run(self) -> None:
@@ -99,7 +99,7 @@ class DriverThread:
             self._driver.open()
             self.opened.set_result(None)
             self._serve()
-        except BaseException as error:  # noqa: BLE001  # raised again by whoever waits for a frame
+        except BaseException as error:  # noqa: BLE001  # raised again where a frame is awaited
             failure = self._mapped(error)
         finally:
             with contextlib.suppress(Exception):  # the first failure is the one to report
@@ -129,7 +129,8 @@ class DriverThread:
     def _end(self, failure: BaseException) -> None:
         with self._lock:
             self.ended.set_result(None)
-        # Only now: who is told of the failure may ask for another frame at once, and opens a new driver.
+        # Only now: the caller that sees the failure may ask for another frame at once, and opens a new
+        # driver.
         if not self.opened.done():
             self.opened.set_exception(failure)
         if self._current is not None:

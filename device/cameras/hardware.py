@@ -18,7 +18,6 @@ from schemas.text import escaped, is_unicode, without_secrets
 
 log = structlog.get_logger()
 
-_INSTALL_OPENCV = f"install it with: {install_command('usb')}"
 _INSTALL_PICAMERA = (
     "install it with: sudo apt install python3-picamera2, and create the venv with --system-site-packages"
 )
@@ -26,7 +25,7 @@ _CHECK_DEVICE = "check that it is plugged in and that no other program uses it"
 _CHECK_STREAM = "check address, user and password, and that the camera answers"
 _QUIET = "-8"  # AV_LOG_QUIET
 _TIMED = ("rtsp", "rtsps")
-"""Streams whose frames have times of their own; for others OpenCV assumes a frame rate."""
+"""Streams whose frames have timestamps; for others OpenCV assumes a frame rate."""
 _MAX_DEVICE = 2**31 - 1
 MAX_LAG_S = 2.0
 """A stream that is further behind is opened again."""
@@ -95,7 +94,9 @@ class _OpenCv:
         try:
             import cv2  # noqa: PLC0415  # tens of megabytes that only this camera needs
         except ImportError:
-            raise CameraError(f"{self._subject} needs OpenCV", hint=_INSTALL_OPENCV) from None
+            raise CameraError(
+                f"{self._subject} needs OpenCV", hint=f"install it with: {install_command('usb')}"
+            ) from None
         # OpenCV prints its warnings to stderr; the failure itself is raised below as one sentence.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._cv2 = cv2

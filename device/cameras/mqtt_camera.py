@@ -1,4 +1,4 @@
-"""Cameras that publish their pictures to an MQTT topic of their own, such as an ESP32-CAM or Frigate."""
+"""Cameras that publish pictures to any MQTT topic, such as an ESP32-CAM or Frigate."""
 
 import asyncio
 from types import TracebackType
@@ -81,7 +81,7 @@ class MqttCamera:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._bus.run(), name="camera.bus")
                 tasks.create_task(self._receive(), name="camera.receive")
-        except* Exception as errors:  # noqa: BLE001  # of any kind: `capture` would wait for ever
+        except* Exception as errors:  # noqa: BLE001  # of any kind: `capture` would never return
             self._newest.fail(CameraError(f"camera {self._shown} failed: {errors.exceptions[0]}"))
 
     async def _receive(self) -> None:

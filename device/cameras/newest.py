@@ -1,4 +1,4 @@
-"""The newest picture of a source that sends them by itself."""
+"""The newest picture of a source that sends pictures unasked."""
 
 import asyncio
 from typing import NamedTuple
@@ -50,7 +50,7 @@ class NewestPicture:
         No picture is returned twice. Safe to cancel.
 
         Raises:
-            CameraError: The source failed, and there is no picture.
+            CameraError: The source failed before it gave a picture.
         """
         while (picture := self._picture) is None or _now() - picture.arrived_at > fresh_s:
             if self._failure is not None:

@@ -83,7 +83,7 @@ def folder_camera(
         labelled = len({file.parent for file in files}) > 1
         # Shuffle before the split: agents with the same seed then take disjoint parts of the same order.
         if shuffle is not None:
-            random.Random(shuffle).shuffle(files)  # noqa: S311  # an order of photos is no secret
+            random.Random(shuffle).shuffle(files)  # noqa: S311  # an order of photos is not secret
         return _replayed(files[part[0] :: part[1]], loop=loop, labelled=labelled)
 
     return ReplayCamera(frames, f"folder {directory}")

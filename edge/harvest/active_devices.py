@@ -1,8 +1,10 @@
-"""Count the devices that sent photos lately, among which the caps of a node are shared. Bounded memory."""
+"""Count the devices that sent photos recently: they share the caps of a node. Bounded memory."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import takewhile
+
+from bus.newest import put_newest
 
 _MAX_DEVICES = 1024
 
@@ -15,10 +17,7 @@ class ActiveDevices:
 
     def seen(self, device: str, now: float) -> None:
         """Note a photo, harvested or not."""
-        self._seen_at[device] = now
-        self._seen_at.move_to_end(device)
-        if len(self._seen_at) > _MAX_DEVICES:
-            self._seen_at.popitem(last=False)
+        put_newest(self._seen_at, device, now, _MAX_DEVICES)
 
     def count(self, within_s: float, now: float) -> int:
         """Return how many devices sent a photo within some seconds, at least 1."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
+from bus.newest import put_newest
 from edge.harvest.history import MAX_SAMPLES, HarvestedSample
 from edge.harvest.image import distance
 from schemas.policy_rules import HarvestRules
@@ -61,10 +62,7 @@ class SeenHashes:
 
     def set_last_photo(self, device: str, dhash: int, label: str, now: float) -> None:
         """Store the newest photo of a device, harvested or not, for the next comparison."""
-        self._last_photo[device] = now, dhash, label
-        self._last_photo.move_to_end(device)
-        if len(self._last_photo) > _MAX_DEVICES:
-            self._last_photo.popitem(last=False)
+        put_newest(self._last_photo, device, (now, dhash, label), _MAX_DEVICES)
 
     def add(self, sample: HarvestedSample) -> None:
         """Add a harvested sample; the oldest of all devices is dropped when full."""

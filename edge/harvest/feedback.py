@@ -14,6 +14,7 @@ from bus.mqtt.subscription import Subscription
 from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
 from edge.harvest.sampler import Sampler
+from edge.scheduling.fair_share import device_with_most
 from schemas.errors import CodecError
 from schemas.messages import Feedback
 
@@ -42,9 +43,8 @@ class LabelQueue:
         self._filled.set()
         if sum(map(len, self._by_device.values())) <= self._most:
             return True
-        # At a tie the device of the new label: one that waits already is not dropped for it.
-        largest = max(self._by_device, key=lambda one: (len(self._by_device[one]), one == label.device))
-        self._by_device[largest].pop()
+        counts = {device: len(waiting) for device, waiting in self._by_device.items()}
+        self._by_device[device_with_most(counts, label.device)].pop()
         return False
 
     async def get(self) -> Feedback:

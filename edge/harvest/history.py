@@ -131,10 +131,10 @@ def refund(connection: sqlite3.Connection, photo_id: str) -> None:
 def load(connection: sqlite3.Connection, now: float, now_ms: int, boot: str = "") -> list[HarvestedSample]:
     """Return the samples of earlier runs, the oldest first.
 
-    The monotonic clock spans the runs since the machine started, whatever the wall clock did; only the wall
-    clock spans starts of the machine. Rows from its future (it was set back) are dated now, so they are kept
-    longer, but not for ever. If it was set forward meanwhile, they look older and expire sooner. A damaged
-    row is set aside.
+    The monotonic clock spans the runs since the machine started, also when the wall clock is set; only the
+    wall clock spans starts of the machine. Rows from its future (it was set back) are dated now, so that they
+    are kept longer but do expire. If it was set forward meanwhile, they look older and expire sooner. A
+    damaged row is set aside.
 
     Args:
         connection: To the edge's database.
@@ -169,17 +169,17 @@ def _sample(*columns: object, now: float, now_ms: int) -> HarvestedSample:
     """Return the sample of a row.
 
     Raises:
-        ValueError: The hash is no hexadecimal number of 64 bits, or a column is damaged otherwise.
+        ValueError: The hash is not a hexadecimal number of 64 bits, or a column is damaged otherwise.
         TypeError: A column has another type.
     """
     photo_id, device, view, label, lane, size_bytes, at_ms, refunded = columns
     if not all(isinstance(text, str) for text in (photo_id, device, view, label, lane)):
-        raise TypeError("a column is no text")
+        raise TypeError("a column is not text")
     if not (isinstance(size_bytes, int) and isinstance(at_ms, int)) or size_bytes < 0:
-        raise TypeError("a column is no number")
+        raise TypeError("a column is not a number")
     dhash = int(str(view), 16)
     if not 0 <= dhash < _HASHES:
-        raise ValueError(f"{view} is no hash of 64 bits")
+        raise ValueError(f"{view} is not a hash of 64 bits")
     return HarvestedSample(
         str(photo_id),
         str(device),

@@ -72,13 +72,13 @@ class Budget:
         if (cap := self._exceeded_cap(size_bytes, caps)) is not None:
             return cap
         if device is None or device not in self._windows["day"].by_device:
-            return None  # the first sample of a device is refused for the node's sake alone
+            return None  # the first sample of a device is refused only by a cap of the node
         return self._exceeded_share(size_bytes, caps, device, now)
 
     def _exceeded_share(self, size_bytes: int, caps: Caps, device: str, now: float) -> str | None:
         """Return the share that a device would exceed in the half of a cap that is shared out equally.
 
-        The first half of a cap is for whoever comes first, so that idle devices do not hold a busy one back;
+        The first half of a cap is first come, first served, so that idle devices do not hold a busy one back;
         the second half is for devices with less than an equal share.
         """
         for name, (count, total_bytes) in _limits(caps).items():
@@ -86,10 +86,8 @@ class Budget:
             used, used_bytes = window.by_device.get(device, (0, 0))
             crowded = 2 * (len(window.samples) + 1) > count
             crowded_bytes = 2 * (window.total_bytes + size_bytes) > total_bytes
-            if not (
-                used and (crowded or crowded_bytes)
-            ):  # the first sample of a device is never refused here
-                continue
+            if not (used and (crowded or crowded_bytes)):
+                continue  # the first sample of a device is never refused here
             devices = self.active.count(window.length_s, now)
             if devices > 1 and (
                 (crowded and (used + 1) * devices > count)

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
+from edge.scheduling.fair_share import device_with_most
 from edge.serving.prediction import Prediction
 from schemas.messages import Photo
 
@@ -54,8 +55,7 @@ class RecentPhotos:
         self._answered.setdefault(photo.device, OrderedDict())[photo.photo_id] = answered
         self._bytes[photo.device] = self._bytes.get(photo.device, 0) + answered.size_bytes
         while self.size_bytes > self._max_bytes:
-            # At a tie the device that came last: a new photo never costs one of a device with less.
-            largest = max(reversed(self._bytes), key=lambda device: self._bytes[device])
+            largest = device_with_most(self._bytes, photo.device)
             self.remove(largest, next(iter(self._answered[largest])))
 
     def find(self, device: str, photo_id: str) -> AnsweredPhoto | None:

@@ -38,7 +38,7 @@ _DAMAGED = "damaged"
 
 _ENVELOPE_BYTES = 100_000
 _BYTES_PER_PIXEL = 0.25
-"""Of a usual photo as JPEG; what a sample really has is counted once it is shrunk."""
+"""Of a usual photo as JPEG; the real size of a sample is counted once it is shrunk."""
 
 
 class HashedPhoto(NamedTuple):
@@ -119,14 +119,10 @@ class Sampler:
         for photo_id in photo_ids:
             self._selector.budget.refund(photo_id)
 
-    async def hash_photo(self, image: bytes, device: str | None = None) -> HashedPhoto:
-        """Compute the difference hash of a photo; see `hash_photos`."""
-        return (await self.hash_photos([(image, device)]))[0]
-
     async def hash_photos(
         self, photos: Sequence[tuple[bytes, str | None]], *, expensive: bool = False
     ) -> list[HashedPhoto]:
-        """Compute the difference hash of each photo, and find damage that only decoding tells.
+        """Compute the difference hash of each photo, and find damage that only decoding reveals.
 
         In one thread for all: handing each over would cost more than most hashes. If one of them occupies the
         decoder, those behind it are not harvested. Safe to cancel.
@@ -137,7 +133,7 @@ class Sampler:
         """
         now = self._clock()
         refused = [self._selector.exhausted_cap(now, device) for _, device in photos]
-        # A photo that cannot become a sample has no use for its hash, but a JPEG tells its damage.
+        # A photo that cannot become a sample needs no hash, but decoding a JPEG reveals its damage.
         is_decoded = [
             cap is None or image.startswith(JPEG_SIGNATURE)
             for (image, _), cap in zip(photos, refused, strict=True)
@@ -146,7 +142,7 @@ class Sampler:
         hashes: list[HashedImage | None] = []
         if images:
             await self._decoders.run(lambda: _hash_each(images, self._limits, hashes), expensive=expensive)
-        hashed = chain(list(hashes), repeat(None))  # a copy: a thread that was given up may go on
+        hashed = chain(list(hashes), repeat(None))  # a copy: a thread that was given up may still append
         return [
             _hashed(next(hashed) if wanted else None, cap)
             for wanted, cap in zip(is_decoded, refused, strict=True)
@@ -171,7 +167,7 @@ class Sampler:
         if lane is None:
             return None, refused or "unwanted"
         if lane == AUTO and hashed.damaged is not None:
-            return None, _DAMAGED  # the model is sure of what is left of it, whatever was in the rest
+            return None, _DAMAGED  # the model is confident about what is left, and did not see the rest
         if (found := await self._shrink(photo, hashed)) is None:
             return None, _UNDECODABLE
         shrunk, later_bytes = found

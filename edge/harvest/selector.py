@@ -25,7 +25,7 @@ class Selector:
     """Random key of this node for the draw of audits, because devices choose the ids of their photos."""
 
     def exhausted_cap(self, now: float, device: str | None = None) -> str | None:
-        """Return a cap or share that any further sample would exceed, so that photos need not be decoded."""
+        """Return a cap or share that any further sample would exceed, which saves decoding the photo."""
         if device is not None:
             self.budget.active.seen(device, now)
         return self.budget.exhausted_cap(self.rules.caps, now, device)
@@ -72,6 +72,6 @@ class Selector:
     def restore(self, samples: Iterable[HarvestedSample]) -> None:
         """Count the samples of earlier runs, the oldest first."""
         for sample in samples:
-            self.seen.add(sample)  # also a refunded one: the cloud has the photo all the same
+            self.seen.add(sample)  # a refunded one too: the cloud has its photo
             if not sample.refunded:
                 self.budget.spend(sample)

@@ -88,7 +88,7 @@ class Shrinking:
         for topic, payload in await self._database.run(unshrunk.left):
             try:
                 sample = decode(SAMPLE, payload, SAMPLE.match(topic) or {})
-            except CodecError as error:  # the outbox sends it, and the cloud says what is wrong
+            except CodecError as error:  # the outbox sends it, and the cloud refuses it with the reason
                 log.warning("sample.unshrunk", topic=topic, error=str(error))
                 continue
             shrunk = await self._shrink(sample)

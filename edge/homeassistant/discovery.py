@@ -1,17 +1,22 @@
 """The messages of Home Assistant's MQTT discovery: plain functions of names.
 
-Two forms say the same. `entities` is one retained message per entity, which every version reads; `device` is
-one per device, which needs Home Assistant 2024.11.
+Two forms are equivalent. `entities` is one retained message per entity, which every version reads; `device`
+is one per device, which needs Home Assistant 2024.11.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import msgspec
+from msgspec import Struct
+
 from schemas import distribution
 from schemas.codec import encode
+from schemas.errors import DECODE_ERRORS
+from schemas.field_types import Milliseconds
 from schemas.messages import Command, Result
-from schemas.topics import COMMAND, STATUS
+from schemas.topics import COMMAND, NAME, STATUS, is_reserved
 
 Form = Literal["entities", "device"]
 
@@ -27,6 +32,12 @@ _LABEL = "{{ this.state if value_json.confirmed is false else value_json.label }
 _REASON = "{{ {'reason': value_json.reason | default('')} | tojson }}"
 
 Config = dict[str, object]
+
+
+class _Answered(Struct, frozen=True):
+    """What is read of an answer: anybody may have written it where a broker asks for no certificate."""
+
+    answered_at_ms: Milliseconds
 
 
 class Entity(NamedTuple):
@@ -53,9 +64,11 @@ def model_topic(node: str) -> str:
 
 
 def device_of(topic: str, node: str) -> str | None:
-    """Return the device of a result topic of a node, None for another topic."""
+    """Return the device of a result topic of a node; None for another topic, or a name that no device has."""
     levels = topic.split("/")
-    return levels[3] if len(levels) == 5 and topic == result_topic(node, levels[3]) else None  # noqa: PLR2004  # as in `result_topic`
+    if len(levels) != 5 or topic != result_topic(node, levels[3]):  # noqa: PLR2004  # as in `result_topic`
+        return None
+    return levels[3] if NAME.fullmatch(levels[3]) and not is_reserved(levels[3]) else None
 
 
 def device_entities(node: str, device: str) -> list[Entity]:
@@ -169,10 +182,9 @@ def answer(result: Result) -> bytes:
 def answered_at_ms(payload: bytes) -> int | None:
     """Return the time in a message of `answer`, None if it is none."""
     try:
-        at_ms = json.loads(payload)["answered_at_ms"]
-    except (ValueError, TypeError, KeyError):
+        return msgspec.json.decode(payload, type=_Answered).answered_at_ms
+    except DECODE_ERRORS:
         return None
-    return at_ms if isinstance(at_ms, int) else None
 
 
 def model_versions(model: str, installed: int | None, released: int | None) -> bytes:

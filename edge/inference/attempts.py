@@ -71,7 +71,7 @@ def find(connection: sqlite3.Connection, keys: Sequence[PhotoKey]) -> dict[Photo
         if row is not None and isinstance(row[0], int):
             found[key] = row[0]
         elif row is not None:
-            set_aside(connection, "attempt", row[1], f"the attempts with photo {key[1]} are no number")
+            set_aside(connection, "attempt", row[1], f"the attempts with photo {key[1]} are not a number")
     return found
 
 

@@ -27,12 +27,12 @@ Defer = Callable[[list[InFlightPhoto], TransientError], None]
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """What the pipeline does with photos.
+    """Actions of the pipeline on photos.
 
     Args:
         settle: Answers and harvests classified photos; calls the function once they are decoded.
         reject: Answers a photo that is not classified.
-        defer: Tells the senders of these photos that the answer takes longer.
+        defer: Sends `deferred` results for these photos.
         defer_all: As `defer`, and those of all photos that wait, because they wait for the same cause.
     """
 

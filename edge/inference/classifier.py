@@ -45,7 +45,7 @@ class Classifier:
         class_names: The classes of a model version in the order of its outputs, None if unknown.
         temperature: That divides the logits in a model version, None if unknown.
         counters: For calls and photos.
-        groups: Tell the group of a device.
+        groups: Find the group of a device.
         head_of: Finds the head of a group.
     """
 
@@ -146,7 +146,7 @@ class Classifier:
             raise
 
     async def check_repeatedly(self, times: int) -> None:
-        """Return if the model server classifies a known-good image so many times in a row. Safe to cancel.
+        """Return if the model server classifies a known-good image several times in a row. Safe to cancel.
 
         Raises:
             TransientError: It does not.

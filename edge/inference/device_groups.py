@@ -10,7 +10,7 @@ MAX_DEVICES = 1024
 
 
 class DeviceGroups:
-    """Tells the group of a device."""
+    """Finds the group of a device."""
 
     def __init__(self) -> None:
         self._node = ""

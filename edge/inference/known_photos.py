@@ -19,9 +19,9 @@ class _Keys(NamedTuple):
 
 
 class KnownPhotos:
-    """Photos that may have a row in the database; a photo that is not among them surely has none.
+    """Photos that may have a row in the database; a photo that is not among them certainly has none.
 
-    So a new photo, as nearly all are, costs no look-up on the disk before it is classified.
+    So a new photo, as nearly all are, is classified without a look-up on the disk.
 
     Args:
         results_kept: Results that the database keeps.

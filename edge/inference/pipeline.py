@@ -102,7 +102,7 @@ class Pipeline:
         self.votes = Votes()
         """Decide which answers count."""
         self.groups = DeviceGroups()
-        """Tell whose head answers."""
+        """Find the head that answers a device's photos."""
         self.is_forgotten: Callable[[Photo, int], bool] = lambda _photo, _clock_offset_ms: False
         """Whether a photo is of a time that was forgotten: it is answered, and neither kept nor harvested."""
         self._router = router
@@ -322,7 +322,7 @@ class Pipeline:
     async def _harvest(
         self, entry: InFlightPhoto, prediction: Prediction, hashed: HashedPhoto, began: float
     ) -> None:
-        # Damage that the file itself tells is lost in the photo's normal form, so the photo carries it.
+        # Damage that the file itself shows is lost in the photo's normal form, so the photo carries it.
         hashed = hashed._replace(damaged=entry.photo.damaged or hashed.damaged)
         photo = entry.photo
         if entry.span is not None:

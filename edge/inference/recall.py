@@ -22,7 +22,7 @@ from schemas.messages import Result
 
 
 class _Found(NamedTuple):
-    """What the database has of some photos, by their keys."""
+    """Rows of some photos in the database, by their keys."""
 
     results: dict[PhotoKey, Result]
     pictures: dict[PhotoKey, str]

@@ -50,7 +50,7 @@ def validate(
     """Return the photo in a payload, or why it is rejected. Decodes no pixels.
 
     A photo that decoders could read differently has its normal form in the place of the image; `damaged` is
-    set if the file tells that pixels are missing.
+    set if the file shows that pixels are missing.
 
     Args:
         payload: Any bytes.

@@ -7,7 +7,7 @@ import structlog
 
 from bus.atomic_file import write_atomic
 from bus.mqtt.client import Bus
-from bus.outbox.outbox import Publish
+from bus.outbox.sender import Publish
 from edge.config import EdgeConfig, EventBusLimits
 from edge.kubeedge.device_twins import TwinPublisher
 from edge.kubeedge.rate_limit import RateLimiter

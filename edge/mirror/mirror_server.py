@@ -4,11 +4,11 @@
     GET  /v1/bundles/NAME      a file of the store, or ranges of it
 
 An edge asks again after a 202. However many ask for a bundle, it is fetched once. It is whole and
-verified before its first byte is served.
+verified before its first byte is served. Where clients need certificates, only those of handlers are served.
 """
 
 import asyncio
-import ssl
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
 
@@ -17,11 +17,18 @@ import structlog
 from aiohttp import web
 from msgspec import Struct
 
-from bus.mqtt.tls import load_certificate
+from bus import systemd
+from bus.health import HealthServer
+from bus.mqtt.tls import server_context
+from bus.observability.connection_limit import HEAD_S
+from bus.security import acl
 from edge.mirror.bundle_store import BundleStore, is_below, released, shown
+from edge.mirror.listener import allow_files, listen
+from edge.models.transfer.bundle_source import DiskError
 from edge.models.transfer.mirror_client import PATH, Asked
-from schemas.errors import GleanerError, PermanentError
+from schemas.errors import DECODE_ERRORS, GleanerError, PermanentError
 from schemas.messages import Release
+from schemas.text import without_secrets
 
 ANSWER_S = 10.0
 """How long a request waits for a download before it is answered with 202."""
@@ -41,6 +48,9 @@ class MirrorConfig(Struct, frozen=True, kw_only=True):
         max_bytes: most bytes in it.
         certificate: PEM file of the server's certificate; plain HTTP without it.
         key: PEM file of its key.
+        clients: PEM file of the CA by which edges have certificates; without it they need none.
+        crl: PEM file of the edges' certificates that are revoked.
+        probes: HOST:PORT of /livez and /readyz.
     """
 
     listen: str
@@ -49,6 +59,9 @@ class MirrorConfig(Struct, frozen=True, kw_only=True):
     max_bytes: int
     certificate: str | None = None
     key: str | None = None
+    clients: str | None = None
+    crl: str | None = None
+    probes: str | None = None
 
 
 class Mirror:
@@ -58,25 +71,41 @@ class Mirror:
         store: The bundles.
         origins: URLs of folders; bundles below them are fetched, no others.
         tasks: Owns the downloads.
+        edges_only: Whether to serve only clients with the certificate of a handler.
     """
 
-    def __init__(self, store: BundleStore, origins: tuple[str, ...], tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        store: BundleStore,
+        origins: tuple[str, ...],
+        tasks: asyncio.TaskGroup,
+        *,
+        edges_only: bool = False,
+    ) -> None:
         self._store = store
         self._origins = origins
         self._tasks = tasks
+        self._edges_only = edges_only
         self._fetching: dict[str, asyncio.Task[GleanerError | OSError | None]] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._unready_reason: str | None = None
         self._stopped = False
 
     def app(self) -> web.Application:
         """Return the application."""
-        app = web.Application(client_max_size=_MOST_REQUEST_BYTES)
+        app = web.Application(
+            client_max_size=_MOST_REQUEST_BYTES, middlewares=[_for_edges] if self._edges_only else []
+        )
         app.router.add_post(PATH, self._prepare)
         app.router.add_get(PATH + "/{name}", self._serve)
         return app
 
+    def unready_reason(self) -> str | None:
+        """Return why the last download could not be stored, None if it could; an origin may be away."""
+        return self._unready_reason
+
     def stop(self) -> None:
-        """Let running downloads end; what they have stays for the next start."""
+        """Let running downloads end; their parts stay for the next start."""
         self._stopped = True
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
@@ -87,8 +116,12 @@ class Mirror:
 
     async def _prepare(self, request: web.Request) -> web.Response:
         try:
-            asked = msgspec.json.decode(await request.read(), type=Asked)
-        except msgspec.MsgspecError as error:
+            async with asyncio.timeout(HEAD_S):
+                body = await request.read()
+            asked = msgspec.json.decode(body, type=Asked)
+        except TimeoutError:
+            return _said(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+        except DECODE_ERRORS as error:
             return _said(HTTPStatus.BAD_REQUEST, str(error))
         if not is_below(asked.url, self._origins):
             return _said(HTTPStatus.FORBIDDEN, "the URL is below none of the mirror's origins")
@@ -122,9 +155,12 @@ class Mirror:
                 traffic = await asyncio.to_thread(self._store.fetch, release, lambda: self._stopped)
         except (GleanerError, OSError) as error:
             log.warning("mirror.fetch_failed", url=shown(release), reason=str(error))
+            if isinstance(error, DiskError | OSError):
+                self._unready_reason = str(error)
             return error
         finally:
             del self._fetching[release.sha256]
+        self._unready_reason = None
         log.info(
             "mirror.bundle_fetched",
             url=shown(release),
@@ -139,36 +175,43 @@ def _said(status: HTTPStatus, text: str) -> web.Response:
     return web.Response(status=status, text=text)
 
 
+@web.middleware
+async def _for_edges(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse clients that are not handlers: devices and bridges have certificates of the same CA."""
+    subject = (request.get_extra_info("peercert") or {}).get("subject", ())
+    names = [value for part in subject for kind, value in part if kind == "commonName"]
+    if len(names) != 1 or not acl.is_handler(names[0]):
+        log.warning("mirror.client_refused", name=names[0] if names else None)
+        return _said(HTTPStatus.FORBIDDEN, "only an edge's certificate is served")
+    return await handler(request)
+
+
 async def run(config: MirrorConfig) -> None:
     """Serve until cancelled.
 
     Raises:
-        OSError: The address is in use, or a file cannot be read.
+        OSError: A file cannot be read.
+        MirrorError, HealthServerError: An address is in use.
+        ConfigError: A certificate or key cannot be used.
     """
+    tls = None
+    if config.certificate is not None:
+        tls = server_context(config.certificate, config.key, config.clients, config.crl)
     store = BundleStore(Path(config.state_dir), config.max_bytes)
-    host, _, port = config.listen.rpartition(":")
+    allow_files()
     async with asyncio.TaskGroup() as tasks:
-        mirror = Mirror(store, config.origins, tasks)
-        runner = web.AppRunner(mirror.app(), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
+        mirror = Mirror(store, config.origins, tasks, edges_only=config.clients is not None)
+        server, clean_up = await listen(mirror.app(), config.listen, tls)
+        log.info("mirror.listening", address=config.listen, origins=[*map(without_secrets, config.origins)])
         try:
-            await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=_tls(config)).start()
-            log.info("mirror.listening", address=config.listen, origins=list(config.origins))
+            if config.probes is not None:
+                probes = HealthServer(config.probes, mirror.unready_reason)
+                tasks.create_task(probes.run(), name="mirror.probes")
+            tasks.create_task(systemd.report(mirror.unready_reason), name="mirror.systemd")
             await asyncio.Event().wait()
         finally:
             mirror.stop()
-            await runner.cleanup()
-
-
-def _tls(config: MirrorConfig) -> ssl.SSLContext | None:
-    """Return the context of the server's certificate, None for plain HTTP.
-
-    Raises:
-        ConfigError: The files cannot be used.
-    """
-    if config.certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_certificate(context, config.certificate, config.key)
-    return context
+            server.close()
+            await clean_up()

@@ -22,6 +22,7 @@ from edge.models.observation import Attempt, Folder, Observation, Server
 from edge.models.reconcile import VERSIONS_KEPT
 from edge.models.release_records import ReleaseRecords
 from edge.models.transfer.bundle_source import Traffic
+from edge.models.transfer.mirror_client import SiteMirror
 from edge.serving.client import ModelMissingError, Predictor
 from edge.serving.traffic_router import TrafficRouter
 from edge.serving.traffic_split import TrafficSplit
@@ -41,7 +42,7 @@ class Actuator:
         predictor: The model server. Its list of models is replaced: it belongs to this node.
         router: Routes the photos.
         counters: For the bytes of downloads.
-        mirror: Address of a mirror that downloads are made from; None for none.
+        mirror: Downloads are made from it; None for none.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Actuator:
         router: TrafficRouter,
         counters: Counters,
         *,
-        mirror: str | None = None,
+        mirror: SiteMirror | None = None,
     ) -> None:
         self._base = base
         self._records = records

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from schemas.errors import PermanentError
 from schemas.groups.heads import GroupHeadsError, read_heads
 from schemas.messages import Release
+from schemas.text import is_unicode
 
 CLASSES_ASSET = "assets/classes.txt"
 _CHUNK_BYTES = 1 << 20
@@ -93,7 +94,9 @@ def _violated_rule(member: tarfile.TarInfo, number: int, left_bytes: int) -> str
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
         return "plain files below its root"
-    if member.size < 0 or left_bytes < 0:  # with a negative size tarfile reads the same header for ever
+    if not is_unicode(member.name):  # its manifest is JSON
+        return "names in UTF-8"
+    if member.size < 0 or left_bytes < 0:  # with a negative size tarfile reads the same header endlessly
         return "no more than the released size"
     if number >= _MAX_MEMBERS:
         return f"at most {_MAX_MEMBERS} files and folders"

@@ -20,6 +20,7 @@ from edge.models.observation import Attempt
 from edge.models.reconcile import reconcile
 from edge.models.release_records import ReleaseRecords
 from edge.models.releases import Releases
+from edge.models.transfer.mirror_client import SiteMirror
 from edge.serving.client import Predictor
 from edge.serving.traffic_router import TrafficRouter
 from edge.serving.traffic_split import TrafficSplit
@@ -41,8 +42,8 @@ class Deployer:
     """Deploys releases on one edge node.
 
     Args:
-        config: Names and folders. Without `models_dir` others place the models, and a release only tells
-            their class names.
+        config: Names and folders. Without `models_dir` something else places the models, and a release only
+            gives their class names.
         bus: Connected by its own `run`; make this before that.
         predictor: The model server.
         router: Routes the photos.
@@ -60,9 +61,8 @@ class Deployer:
         self._classes = config.classes
         self._records = ReleaseRecords(Path(config.state_dir) / "releases", config.model, self._base)
         self._releases = Releases(config, bus, self._records)
-        self._actuator = Actuator(
-            self._base, self._records, predictor, router, bus.counters, mirror=config.mirror
-        )
+        mirror = None if config.mirror is None else SiteMirror(config.mirror, config.broker.tls)
+        self._actuator = Actuator(self._base, self._records, predictor, router, bus.counters, mirror=mirror)
         self.publish_event = self._releases.publish_event
         self._actuator.abandoned = self._releases.has_newer
         self._served: ServedModel | None = None
@@ -206,7 +206,7 @@ class Deployer:
         elif attempt.deployed:  # not for a release that was in service already, as after a restart
             took_s = round(took_s, 2)
             log.info("model.available", version=version, took_s=took_s)
-            await self._report()  # the Status is to say it before the event does
+            await self._report()  # the Status must have it before the event does
             await self._releases.publish_event(EventName.MODEL_AVAILABLE, version=version, took_s=took_s)
         await self._report()
 

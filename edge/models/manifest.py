@@ -1,4 +1,4 @@
-"""The digests of a placed version's files, kept beside them: what a power loss tore is noticed. Blocking."""
+"""The digests of a placed version's files, kept with them to detect files torn by a power loss. Blocking."""
 
 import hashlib
 from pathlib import Path
@@ -32,7 +32,7 @@ def write(directory: Path) -> None:
 
 
 Placement = tuple[int, int]
-"""What tells a manifest from one that was there before: inode, and time of writing in nanoseconds."""
+"""What distinguishes a manifest from an earlier one: inode, and time of writing in nanoseconds."""
 
 
 class Verifier:

@@ -9,7 +9,7 @@ from schemas.messages import Release, ServedModel
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What this process did for a release and cannot observe.
+    """Steps of this process for a release that cannot be observed.
 
     Args:
         fetched: The unpacked bundle on disk is the release's, verified by this process.

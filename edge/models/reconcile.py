@@ -72,7 +72,7 @@ def reconcile(seen: Observation) -> Action:
 
 
 def _record_only(seen: Observation) -> Action:
-    """Without `models_dir` the release only tells the class names of a version that others place."""
+    """Record a release without `models_dir`: it only gives the class names of a version placed by others."""
     if seen.release.stage != "all":
         return Refuse(
             f"cannot serve {seen.model} as {seen.release.stage}: models_dir is not configured; set it to the "
@@ -116,7 +116,7 @@ def _await_server(seen: Observation, folder: Folder) -> Action:
 def _mend(seen: Observation, folder: Folder, damage: str) -> Action:
     """Fetch a version again whose files are damaged."""
     serving = seen.server.in_service
-    # Loaded before its files were damaged, it goes on answering. Otherwise no server can start with it.
+    # Loaded before its files were damaged, it still answers. Otherwise no server can start with it.
     loaded = _is_available(serving) and serving is not None and serving.version == seen.release.version
     return _replace(seen, folder) if loaded else Displace(damage)
 

@@ -10,6 +10,7 @@ from bus.atomic_file import write_atomic
 from edge.models import version_dirs
 from edge.models.bundle import read_class_names
 from schemas.codec import content_id
+from schemas.errors import DECODE_ERRORS
 from schemas.groups.heads import GroupHeads, GroupHeadsError, read_heads
 from schemas.messages import Release
 
@@ -90,7 +91,7 @@ class ReleaseRecords:
         """
         if again or version not in self._heads:
             found = self._find(version)
-            if found is None:  # not cached: it may be on its way from one folder to another
+            if found is None:  # not cached: it may be moving from one folder to another
                 return None
             self._heads[version] = _read_heads(found)
         return self._heads[version]
@@ -116,7 +117,7 @@ class ReleaseRecords:
         try:
             counted = self._loads_path(release.version).read_bytes()
             released_at_ms, loads = msgspec.json.decode(counted, type=tuple[int, int])
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *DECODE_ERRORS):
             return 0
         return loads if released_at_ms == release.released_at_ms else 0
 
@@ -146,7 +147,7 @@ def _read(path: Path) -> Release | None:
         return msgspec.json.decode(encoded, type=Release)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         _report(path, str(error))
         return None
 

@@ -20,7 +20,7 @@ Identity = tuple[int, str | None]
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
-    """What a node accepted so far; kept on disk.
+    """The releases that a node accepted so far; kept on disk.
 
     Args:
         limit_ms: The newest confirmed time; an older release is a replay.

@@ -13,6 +13,7 @@ from bus.security import signing
 from bus.security.signing import ReleaseKey
 from edge.models import replay
 from edge.models.replay import Accepted
+from schemas.errors import DECODE_ERRORS
 from schemas.messages import Release
 
 log = structlog.get_logger()
@@ -90,7 +91,7 @@ def _read(state: Path | None) -> Accepted:
         return msgspec.json.decode(state.read_bytes(), type=Accepted)
     except FileNotFoundError:
         return Accepted()
-    except (OSError, msgspec.MsgspecError) as error:  # the installed releases still bound replays
+    except (OSError, *DECODE_ERRORS) as error:  # the installed releases still bound replays
         log.error("release.state_damaged", path=str(state), reason=str(error))  # noqa: TRY400
         return Accepted()
 

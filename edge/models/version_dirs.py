@@ -8,8 +8,8 @@
     <base>/aside-9       stepped aside while an older version is activated; comes back if that fails
     <base>/trial/7, 8    the canary folder: champion and challenger, served from there during a canary
 
-The model server ignores names that are no numbers. One that restarts during a canary loads the newest version
-of `<base>`: the champion. All changes are renames, so a killed process leaves the old or the new
+The model server ignores names that are not numbers. One that restarts during a canary loads the newest
+version of `<base>`: the champion. All changes are renames, so a killed process leaves the old or the new
 state; what is renamed was synced before, so a power loss does too.
 """
 
@@ -23,6 +23,7 @@ from edge.models.bundle import check, unpack
 from edge.models.transfer import installed_parts
 from edge.models.transfer.bundle_source import Abandoned, FetchError, Traffic
 from edge.models.transfer.download import fetch_bundle
+from edge.models.transfer.mirror_client import SiteMirror
 from schemas.messages import Release
 
 _INCOMING = "incoming-"
@@ -37,7 +38,7 @@ def download(
     abandoned: Abandoned = lambda: False,
     traffic: Traffic | None = None,
     *,
-    mirror: str | None = None,
+    mirror: SiteMirror | None = None,
 ) -> None:
     """Fetch, verify and unpack a release next to the served versions.
 
@@ -46,7 +47,7 @@ def download(
         base: The model's folder.
         abandoned: Asked during the download; True ends it.
         traffic: Counts the bytes.
-        mirror: Address of a mirror that is asked first.
+        mirror: Is asked first.
 
     Raises:
         BundleError, FetchError, DiskError, OSError: The served versions are unchanged.

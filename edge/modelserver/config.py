@@ -109,5 +109,5 @@ def _policy(
         case "specific":
             return Specific(frozenset(policy.specific.versions))
         case _:
-            # Also if no policy is set. Proto3 cannot tell an unset number from 0: both mean 1.
+            # Also if no policy is set. Proto3 cannot distinguish an unset number from 0: both mean 1.
             return Latest(policy.latest.num_versions or 1)

@@ -327,7 +327,7 @@ def _metrics_path(config_file: str, port: int) -> str | None:
 
 
 def _parsed(flag: str, path: str, parse: Callable[[str], T]) -> T:
-    """Return what the file of a flag says."""
+    """Return the content of a flag's file."""
     try:
         return parse(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

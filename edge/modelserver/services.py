@@ -18,6 +18,7 @@ from edge.modelserver.requests import predict as predicting
 from edge.modelserver.requests.predict import Runner
 from edge.modelserver.status import Code, ServingError, truncate
 from edge.serving import messages_pb2 as messages
+from schemas.litert import VARIANT_METADATA
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _NO_DEADLINE_S = 365 * 24 * 3600.0  # gRPC reports the absence of a deadline as one centuries ahead
@@ -77,6 +78,8 @@ class PredictionService:
     ) -> messages.PredictResponse:
         """Run a signature on tensors."""
         with _abort_on_error(context), self._run("Predict", request) as servable:
+            if servable.variant:  # beside the response, which other servers fill in alike
+                context.set_trailing_metadata(((VARIANT_METADATA, servable.variant),))
             return predicting.predict(servable, request, self._runner, _timeout_s(context))
 
     def Classify(  # noqa: N802 - name of the RPC
@@ -170,7 +173,7 @@ class ModelService:
         self._repository = repository
         self._stopping = stopping
         # gRPC runs a method that has this attribute in the pool given there. With all other threads occupied
-        # by slow images, a server that works would not even tell its status.
+        # by slow images, a server that works could not even report its status.
         status = partial(self.GetModelStatus)
         status.experimental_thread_pool = pool  # type: ignore[attr-defined]  # partial objects take attributes
         self.GetModelStatus = status  # type: ignore[method-assign]  # what the generated code registers
@@ -204,7 +207,7 @@ class ModelService:
                     "Only ModelConfigList is currently supported",
                 )
             configs = config.from_proto(request.config.model_config_list)
-            # A client that left frees the thread; the reload itself goes on.
+            # A client that left frees the thread; the reload itself continues.
             self._repository.reload(configs, is_cancelled=lambda: self._stopping() or not context.is_active())
             response = messages.ReloadConfigResponse()
             response.status.error_code = int(Code.OK)

@@ -7,6 +7,7 @@ photo is therefore only used as a difference to other times of the same device.
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
+from bus.newest import put_newest
 from schemas.messages import Photo
 
 SHOWN_FROM_MS = 30_000
@@ -23,7 +24,7 @@ _MAX_DEVICES = 1024
 
 @dataclass(slots=True)
 class _Clock:
-    """What the live photos of a device tell about its clock.
+    """What the live photos of a device show about its clock.
 
     Args:
         differences: Arrival minus time of the photo, in milliseconds, of the latest photos.
@@ -76,12 +77,10 @@ class DeviceClocks:
             arrived_ms: By the edge's clock, milliseconds since 1970.
         """
         if photo.taken_at_ms is None or photo.historical:
-            return  # a late photo says nothing about the clock
+            return  # a late photo does not show the offset of the clock
         clock = self._clocks.setdefault(photo.device, _Clock())
         clock.observe(photo.taken_at_ms, arrived_ms - photo.taken_at_ms)
-        self._clocks.move_to_end(photo.device)
-        if len(self._clocks) > _MAX_DEVICES:
-            self._clocks.popitem(last=False)
+        put_newest(self._clocks, photo.device, clock, _MAX_DEVICES)
 
     def offset_ms(self, photo: Photo, arrived_ms: int) -> int:
         """Return the offset of the clock by which the times in a photo were written."""

@@ -15,7 +15,7 @@ class DeviceQueues:
 
     queues: OrderedDict[str, deque[InFlightPhoto]] = field(default_factory=OrderedDict)
     saved_ms: dict[str, float] = field(default_factory=dict)
-    """What devices with photos saved in turns that did not pay for their next one."""
+    """Savings of devices with photos, from turns that did not pay for their next one."""
 
     def __iter__(self) -> Iterator[InFlightPhoto]:
         return chain.from_iterable(self.queues.values())
@@ -34,7 +34,7 @@ class DeviceQueues:
         """Take photos in rounds of one per device, up to `per_device` rounds, as deficit round robin does.
 
         A device whose next photo costs more than a turn pays for saves up for it; if no other device can have
-        the turn, it need not wait.
+        the turn, it does not wait.
 
         Args:
             limit: Most photos.
@@ -65,7 +65,7 @@ class DeviceQueues:
         return [self._spend_first(lacking, room)]
 
     def _spend_first(self, lacking: dict[str, float], room: CallRoom) -> InFlightPhoto:
-        """Take the photo that lacks least, as if all had saved so long."""
+        """Take the photo that lacks least, as if all had saved until it could be paid for."""
         first = min(lacking, key=lambda device: lacking[device])
         for device in lacking:
             self.saved_ms[device] += lacking[first]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from edge.scheduling.bounds import Bounds, Shed
 from edge.scheduling.cost import CallRoom
 from edge.scheduling.device_queues import DeviceQueues
+from edge.scheduling.fair_share import device_with_most
 from edge.scheduling.flood_control import Throttle
 from edge.scheduling.in_flight import InFlightPhoto, PhotoKey
 from edge.scheduling.isolation import Isolation
@@ -282,8 +283,7 @@ class FairQueue:
         """Return the newest queued photo of the device with most in flight, removed from its queue."""
         # Only queued photos and the newcomer: those in a batch are being classified already.
         devices = {newcomer.photo.device, *self._live.queues, *self._historical.queues}
-        # At a tie the newcomer is shed: a photo that waits already should not be sent again.
-        largest = max(devices, key=lambda device: (excess[device], device == newcomer.photo.device))
+        largest = device_with_most({device: excess[device] for device in devices}, newcomer.photo.device)
         if largest == newcomer.photo.device:
             return newcomer
         queues = self._historical if largest in self._historical.queues else self._live

@@ -9,6 +9,8 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from bus.newest import put_newest
+
 FLOODING_S = 5.0
 """How long a device counts as flooding after one of its photos was shed."""
 ACTIVE_S = 30.0
@@ -35,12 +37,12 @@ class Throttle:
         # A flooding device is not active in this sense: two that flood would pause for each other, and the
         # model server would be idle.
         if not self.is_flooding(device, now):
-            _set_newest(self._admitted_at, device, now)
+            put_newest(self._admitted_at, device, now, _MAX_DEVICES)
 
     def photo_shed(self, device: str, now: float) -> None:
         """Note that a photo of the device was shed."""
         self._admitted_at.pop(device, None)
-        _set_newest(self._shed_at, device, now)
+        put_newest(self._shed_at, device, now, _MAX_DEVICES)
 
     def is_flooding(self, device: str, now: float) -> bool:
         """Return True if a photo of the device was shed within `FLOODING_S`."""
@@ -59,10 +61,3 @@ class Throttle:
         if not (others_active and self.is_flooding(device, now)):
             return 0.0
         return min(PAUSE_PER_CALL * took_s, MAX_PAUSE_S)
-
-
-def _set_newest(times: OrderedDict[str, float], device: str, now: float) -> None:
-    times[device] = now
-    times.move_to_end(device)
-    if len(times) > _MAX_DEVICES:
-        times.popitem(last=False)

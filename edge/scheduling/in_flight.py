@@ -26,7 +26,7 @@ class InFlightPhoto:
         clock_offset_ms: The edge's clock minus that of the device.
         bare: Whether it came as a bare image, so that its id is the digest of its bytes.
         renew: Whether a recorded result of it is replaced.
-        unfinished: A call with this photo alone that goes on after its deadline.
+        unfinished: A call with this photo alone that is still running after its deadline.
         slow: Whether its call took unusually long, so that it should not be in a batch with others.
         key: Device and photo id.
         repeated: Whether it was answered before, so that it does not take the place of a new one.

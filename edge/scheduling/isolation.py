@@ -8,7 +8,8 @@ many.
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TypeVar
+
+from bus.newest import put_newest
 
 ISOLATED_S = 600.0
 """After this time without a photo that failed alone, the device returns and its failures are forgotten."""
@@ -16,8 +17,6 @@ FIRST_ANSWERS = 8
 """Answers alone after the first photo that failed alone, before the device returns to the batches."""
 _MAX_DEVICES = 1024
 _MOST_DOUBLINGS = 7
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -51,17 +50,17 @@ class Isolation:
 
     def isolate(self, device: str) -> None:
         """Classify photos of this device alone until one is answered."""
-        _set_newest(self.devices, device, self.devices.get(device, 1))
+        put_newest(self.devices, device, self.devices.get(device, 1), _MAX_DEVICES)
 
     def failed(self, device: str, now: float) -> None:
         """Note that a photo of the device failed alone."""
         count = self._failures[device].count + 1 if self._failed_lately(device, now) else 1
-        _set_newest(self._failures, device, Failures(count, now))
-        _set_newest(self.devices, device, FIRST_ANSWERS << min(count - 1, _MOST_DOUBLINGS))
+        put_newest(self._failures, device, Failures(count, now), _MAX_DEVICES)
+        put_newest(self.devices, device, FIRST_ANSWERS << min(count - 1, _MOST_DOUBLINGS), _MAX_DEVICES)
 
     def answered(self, device: str, now: float) -> None:
         """Note that a photo of the device was answered, alone if it is isolated."""
-        _set_newest(self._answered, device, None)
+        put_newest(self._answered, device, None, _MAX_DEVICES)
         if device not in self.devices:
             return
         self.devices[device] -= 1
@@ -85,8 +84,8 @@ class Isolation:
         Args:
             waiting: Devices with queued photos, in the order of their turns.
             now: The time.
-            crowded: Whether so many calls are unfinished that only devices with an answered photo, and
-                without a failed one, may be tried.
+            crowded: Whether too many calls are unfinished to try other devices than those with an answered
+                photo and without a failed one.
         """
         ready = [device for device in waiting if device in self and device not in self._busy]
         ranks = {device: self._rank(device, now) for device in ready}
@@ -100,10 +99,3 @@ class Isolation:
 
     def _failed_lately(self, device: str, now: float) -> bool:
         return device in self._failures and now - self._failures[device].at < ISOLATED_S
-
-
-def _set_newest(devices: OrderedDict[str, T], device: str, value: T) -> None:
-    devices[device] = value
-    devices.move_to_end(device)
-    if len(devices) > _MAX_DEVICES:
-        devices.popitem(last=False)

@@ -56,7 +56,7 @@ def find_form(
     Args:
         signatures: of the model, by name.
         classes: number of class names, None if they are unknown.
-        scores: what the scores are; None to tell by the output's name.
+        scores: what the scores are; None to infer it from the output's name.
 
     Raises:
         SignatureError: It takes no encoded photos or gives no scores, or another number of them.
@@ -101,7 +101,7 @@ def _output(outputs: Mapping[str, messages.TensorInfo], classes: int | None) -> 
 
 
 def _width(info: messages.TensorInfo) -> int | None:
-    """Return the numbers per photo, -1 if the signature does not say; None if it is no table of float32."""
+    """Return the numbers per photo, -1 if the signature leaves it open; None if it is no float32 table."""
     shape = _shape(info)
     if info.dtype != _DT_FLOAT or (shape is not None and len(shape) != _ROW_RANK):
         return None

@@ -5,9 +5,10 @@ The messages are those of `messages.proto`: the package `tensorflow-serving-api`
 
 import asyncio
 import math
+import re
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,14 +21,16 @@ from edge.serving.tensor_rows import read_values, rows
 from edge.serving.unfinished import UnfinishedCalls
 from schemas.errors import PermanentError, TransientError
 from schemas.field_types import MAX_TEXT_CHARS
+from schemas.litert import VARIANT_METADATA
 from schemas.messages import ServedModel
 
 _DT_STRING = 7
 _AVAILABLE = 30  # GetModelStatus: ModelVersionStatus.State
 _END = 50
 UNFINISHED_S = 300.0
-"""How long a call may go on after its start, in seconds; then it is cancelled and no longer counted."""
-# These say that the server cannot take any call, whatever is in it.
+"""How long a call may last, in seconds; then it is cancelled and no longer counted."""
+_VARIANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+# These mean that the server cannot take any call, of any content.
 _NOT_BY_INPUT = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -68,7 +71,7 @@ class ModelMissingError(ModelUnavailableError):
 
 
 class UnfinishedError(ModelUnavailableError):
-    """The deadline of a call passed, and the call goes on: decoding cannot be interrupted.
+    """The deadline of a call passed, and the call is still running: decoding cannot be interrupted.
 
     Args:
         sentence: What happened.
@@ -97,12 +100,14 @@ class BatchOutput:
         probabilities: N rows of K class probabilities.
         embeddings: N embeddings, float32, little endian; empty if the model does not output them.
         novelties: N scaled distances to the nearest training photo; None if the model does not output them.
+        variant: LiteRT variant that answered; empty if a graph did, or the server does not tell.
     """
 
     version: int
     probabilities: "list[array[float]]"  # quoted: `array` is not generic at run time
     embeddings: list[bytes]
     novelties: Sequence[float | None]
+    variant: str = ""
 
 
 class Predictor:
@@ -120,7 +125,7 @@ class Predictor:
         self.timeout_s = timeout_s
         self._forms: dict[int | None, CallForm] = {}
         self.unfinished = UnfinishedCalls()
-        """Calls that go on after their deadline."""
+        """Calls that are still running after their deadline."""
 
     async def __aenter__(self) -> Self:
         """Create the channel; it connects with the first call."""
@@ -166,8 +171,9 @@ class Predictor:
     ) -> BatchOutput:
         """Classify encoded images in one call. Safe to cancel.
 
-        A call with one image that is not finished at its deadline goes on and is counted in `unfinished`, so
-        that the caller knows when the image no longer occupies the server. Other calls end at the deadline.
+        A call with one image that is not finished at its deadline continues and is counted in `unfinished`,
+        so that the caller knows when the image no longer occupies the server. Other calls end at the
+        deadline.
 
         Args:
             images: JPEG or PNG.
@@ -176,7 +182,7 @@ class Predictor:
 
         Raises:
             ModelMissingError: The server is down or lacks the version: retry, or ask another version.
-            UnfinishedError: The deadline passed, and the call goes on.
+            UnfinishedError: The deadline passed, and the call is still running.
             ModelUnavailableError: Retry later.
             ModelOutputError: The output is not a table of probabilities.
             BadInputError: At least one image is refused.
@@ -213,7 +219,9 @@ class Predictor:
             response = await call
         except grpc.aio.AioRpcError as error:
             raise self._mapped(error) from None
-        return self._predictions(response, count, form)
+        return replace(
+            self._predictions(response, count, form), variant=_variant(await call.trailing_metadata())
+        )
 
     async def smoke_test(self, version: int | None = None, *, timeout_s: float | None = None) -> BatchOutput:
         """Classify an image that every image model accepts. Safe to cancel.
@@ -336,12 +344,18 @@ class Predictor:
     def _mapped(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
         """Map a gRPC status: INVALID_ARGUMENT is the input's fault, everything else may pass."""
         status = f"{error.code().name}: {error.details()}"
-        # UNKNOWN, INTERNAL and the like say nothing about the photo: it is retried, never rejected.
+        # UNKNOWN, INTERNAL and the like need not be caused by the photo: it is retried, never rejected.
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             return BadInputError(f"model {self.model} refuses an image: {status}")
         kind = ModelMissingError if error.code() in _MISSING else ModelUnavailableError
         by_input = error.code() not in _NOT_BY_INPUT
         return kind(f"no answer from model {self.model} at {self.address}: {status}", by_input=by_input)
+
+
+def _variant(metadata: Any) -> str:
+    """Return the variant in the trailing metadata of an answer; empty unless the contract allows its name."""
+    name = metadata.get(VARIANT_METADATA)
+    return name if isinstance(name, str) and _VARIANT.fullmatch(name) else ""
 
 
 async def _ends_within(call: Any, timeout_s: float) -> bool:

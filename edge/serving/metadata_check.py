@@ -56,7 +56,7 @@ class MetadataCheck:
         predictor: The model server; gets the form of its calls.
         router: Knows the version in service.
         class_names: The classes of a version, None if unknown.
-        scores: What the model's scores are, None to tell by the name of its output.
+        scores: What the model's scores are, None to infer it from the name of its output.
         publish: Publishes events.
     """
 
@@ -89,7 +89,7 @@ class MetadataCheck:
             await asyncio.sleep(_CHECK_S)
 
     async def _check(self, version: int, *, patient: bool) -> Finding | None:
-        """Return what is wrong with a version; None if the server does not tell, or names may still come."""
+        """Return what is wrong with a version; None if the server does not report it, or names may follow."""
         names = self._class_names(version)
         try:
             signatures = await self._predictor.signatures(version)

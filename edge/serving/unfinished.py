@@ -1,10 +1,10 @@
-"""Calls that go on after their deadline, because decoding in the model server cannot be interrupted."""
+"""Calls that still run after their deadline, because decoding in the model server cannot be interrupted."""
 
 import asyncio
 from typing import Any
 
 MAX_UNFINISHED = 16
-"""Calls that may go on after their deadline."""
+"""Calls that may still run after their deadline."""
 
 
 class UnfinishedCalls:

@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 from schemas.field_types import Group, Label
 
 HEADS_FILE = Path("assets.extra", "heads.msgpack")
@@ -43,7 +43,7 @@ class GroupHeadsError(PermanentError):
 
 
 class GroupHead(Struct, frozen=True, dict=True):  # dict: for what is computed once
-    """What one head adds to the logits of the shared one.
+    """The logits that one head adds to those of the shared one.
 
     The scores are `softmax((log p + kernel @ embedding + bias) / temperature)`, with the probabilities p and
     the embedding that the model gives.
@@ -143,7 +143,7 @@ def decode_heads(content: bytes) -> GroupHeads:
     """
     try:
         heads = msgspec.msgpack.decode(content, type=GroupHeads)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise GroupHeadsError(f"no valid heads of groups: {error}") from None
     if heads.format > FORMAT:
         raise GroupHeadsError(

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 NO_GROUP = ""
 """Group of a device that no pattern names: the shared head answers its photos."""
 EACH = "*"
-"""As a group in a policy: each device of the pattern is a group of its own."""
+"""As a group in a policy: each device of the pattern is its own group."""
 
 PATTERN = re.compile(r"[a-z0-9*?]([a-z0-9*?-]{0,61}[a-z0-9*?])?")
 """A device name in which `*` stands for any characters and `?` for one."""
@@ -15,7 +15,7 @@ _WILD = "*?"
 
 
 def own_group(node: str, device: str) -> str:
-    """Return the name of a device's own group; names have no dots, so that it is no other group's."""
+    """Return the name of a device's own group; names have no dots, so that no other group has it."""
     return f"{node}.{device}"
 
 

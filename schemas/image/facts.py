@@ -15,7 +15,7 @@ _RGB_BYTES = 3
 
 
 class ImageError(PermanentError):
-    """Bytes that are no acceptable image.
+    """Bytes that are not an acceptable image.
 
     Args:
         code: Rejection code of the contract.
@@ -94,7 +94,7 @@ class ImageFacts:
         decoded_bytes: Memory that decoding to RGB of 8 bits takes, without a decoder's fixed cost.
         exact: Whether every decoder reads these very bytes alike; otherwise `schemas.image.normal_form` has
             the bytes to decode.
-        damaged: Why the pixels may not be all there, None if the file does not tell.
+        damaged: Why pixels may be missing, None if the file does not show that.
     """
 
     format: Literal["jpeg", "png"]

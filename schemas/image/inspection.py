@@ -17,7 +17,7 @@ def inspect_image(image: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFa
         limits: Budgets; a sender cannot make decoding cost more, because decoders read the same bytes.
 
     Raises:
-        ImageError: They are no JPEG or PNG, libjpeg or libpng find nothing to decode, or a budget is
+        ImageError: They are not a JPEG or PNG, libjpeg or libpng find nothing to decode, or a budget is
             exceeded. Pixels can still turn out to be damaged.
     """
     return facts_of(walk_image(image, limits), limits)

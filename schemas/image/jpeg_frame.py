@@ -68,7 +68,7 @@ class JpegFrame:
     """True if it is coded arithmetically."""
 
     def __post_init__(self) -> None:
-        """Say what its marker means."""
+        """Return in words what its marker means."""
         self.progressive = self.marker in _PROGRESSIVE
         self.arithmetic = self.marker in _ARITHMETIC
 

@@ -66,7 +66,7 @@ _BOX_BRANDS = {  # ISO base media: the brand behind `ftyp`
     b"hevx": "HEIC",
     b"crx ": "CR3 raw",
 }
-_GENERAL_BRANDS = frozenset({b"mif1", b"msf1"})  # any codec: the compatible brands tell which
+_GENERAL_BRANDS = frozenset({b"mif1", b"msf1"})  # any codec: the compatible brands say which
 # Text: in small letters, also behind a byte order mark and white space.
 _TEXTS = (
     (b"<svg", "SVG"),

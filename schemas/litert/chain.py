@@ -36,7 +36,7 @@ class Chain:
             inputs = tuple(runner.get_input_details())
             missing = set(inputs) - {input_name, *self.empty}
             if missing:
-                raise ValueError(f"input {min(missing)!r} is no output of an earlier network")
+                raise ValueError(f"input {min(missing)!r} is not an output of an earlier network")
             self._runners.append((runner, inputs))
             for name, detail in runner.get_output_details().items():
                 self.empty[name] = np.empty((0, *detail["shape"][1:]), detail["dtype"])

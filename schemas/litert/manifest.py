@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 
 EXTRA_ASSETS = "assets.extra"
 MANIFEST_FILE = Path(EXTRA_ASSETS, "litert.json")
@@ -24,6 +24,9 @@ PIXELS_TENSOR = "pixels"
 
 FLOAT32, INT8 = "float32", "int8"
 """Names of the variants that a training writes."""
+
+VARIANT_METADATA = "gleaner-variant"
+"""Trailing metadata of an answer over gRPC: the name of the variant that gave it."""
 
 FORMAT = 1
 
@@ -97,7 +100,7 @@ def read_manifest(directory: Path) -> Manifest | None:
         return None
     try:
         manifest = msgspec.json.decode(file.read_bytes(), type=Manifest)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise PermanentError(f"no valid LiteRT manifest in {file}: {error}") from None
     if manifest.format > FORMAT:
         raise PermanentError(

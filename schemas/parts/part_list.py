@@ -19,7 +19,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from schemas.errors import PermanentError
+from schemas.errors import DECODE_ERRORS, PermanentError
 from schemas.field_types import Sha256
 
 SUFFIX = ".parts"
@@ -88,7 +88,7 @@ def decode_part_list(encoded: bytes) -> PartList:
     """
     try:
         found = msgspec.msgpack.decode(encoded, type=PartList)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # ValueError: no UTF-8
+    except DECODE_ERRORS as error:
         raise PartsError(f"the list of parts cannot be read: {error}") from None
     if len(found.entries) % _ENTRY.size:
         raise PartsError("the list of parts ends in the middle of a part")

@@ -28,7 +28,7 @@ def test_a_wildcard_gets_the_retained_messages_of_all_its_topics(peers, topic):
 
 
 def test_subscribing_again_delivers_the_retained_message_again(peers, topic):
-    """With each connection a client subscribes anew, to learn the present release, also in a kept session."""
+    """A client subscribes with each connection, to learn the present release, also in a kept session."""
     peers("sender").publish(topic, b"release", retain=True)
     client = peers("client", at=1, durable=True)
     for _ in range(2):

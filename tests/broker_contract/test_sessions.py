@@ -109,7 +109,7 @@ def test_a_second_connection_takes_over_the_session(peers, topic):
 
 
 def test_a_clean_start_removes_the_session(peers, topic):
-    """Otherwise the queue of a client that was renamed would stay for ever."""
+    """Otherwise the queue of a client that was renamed would stay forever."""
     receiver, sender = peers("receiver", at=1, durable=True), peers("sender")
     receiver.subscribe(topic)
     receiver.disconnect()

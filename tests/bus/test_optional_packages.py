@@ -11,7 +11,7 @@ STORE = "import cloud.dataset.store, sys; print('pandas' in sys.modules); import
 
 
 def test_a_package_is_not_found_in_the_block_alone() -> None:
-    """A hidden package fails to import as if it were not installed; others go on, and later it is found."""
+    """A hidden package fails to import as if it were not installed; others can be, and later it is found."""
     with not_found("this", "colorsys"):
         import nturl2path  # noqa: F401, PLC0415  # any module that nothing else imports
 

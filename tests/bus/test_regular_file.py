@@ -27,7 +27,7 @@ def test_a_larger_file_is_refused_unread(tmp_path):
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder", "socket"])
 def test_what_is_no_file_is_refused_at_once(tmp_path, kind):
-    """Reading a FIFO waits for a writer for ever, and /dev/zero has no end."""
+    """Reading a FIFO waits for a writer forever, and /dev/zero has no end."""
     path = tmp_path / "a.jpg"
     if kind == "fifo":
         os.mkfifo(path)

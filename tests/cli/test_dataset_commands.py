@@ -149,7 +149,7 @@ def test_what_was_forgotten_is_in_no_later_export(command, photos, tmp_path, kin
 
 
 def test_retention_forgets_the_oldest_within_a_size(command, photos, tmp_path):
-    """No limit is an error; a dry run changes nothing; labelled and gold photos go on demand alone."""
+    """No limit is an error; a dry run changes nothing; labelled and gold photos go only on demand."""
     command("import", photos, "--hold-out", "20%")
     cache = ("--cache", tmp_path / "cache")
     assert "use --max-size, --max-age or both" in command("retain", *cache).sentence
@@ -223,7 +223,7 @@ def test_what_cannot_be_meant_is_refused(called, tmp_path, monkeypatch, words, c
 
 
 def test_an_import_of_nothing_fails(command, tmp_path):
-    """For a script that goes on with the dataset: every picture was skipped."""
+    """For a script that continues with the dataset: every picture was skipped."""
     (tmp_path / "in/cat").mkdir(parents=True)
     (tmp_path / "in/cat/1.jpg").write_bytes(b"")
     done = command("import", tmp_path / "in")

@@ -85,7 +85,7 @@ def test_an_unusable_file_is_a_sentence(called, monkeypatch):
 
 
 def test_an_argument_that_is_not_utf_8_is_a_sentence(called, monkeypatch):
-    """Bytes that are no text can only be the name of a file."""
+    """Bytes that are not text can only be the name of a file."""
 
     def fail(arguments: object) -> int:
         raise ExceptionGroup("tasks", [error])
@@ -151,7 +151,7 @@ async def test_a_service_stops_on_sigterm(at, edge, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 async def test_a_broker_of_a_site_ends_with_the_code_of_the_table(tmp_path, mosquitto, number, code):
-    """SIGTERM stops a service, which is no failure; Ctrl-C interrupts it. mosquitto ends with it."""
+    """SIGTERM stops a service, which is not a failure; Ctrl-C interrupts it. mosquitto ends with it."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     config = tmp_path / "mosquitto.conf"
@@ -197,7 +197,7 @@ def test_a_misspelt_word_gets_a_suggestion(called, words, meant):
 
 
 def test_only_options_of_the_command_are_suggested(called):
-    """An option of another command is no suggestion, and the usage is that of the command."""
+    """An option of another command is not a suggestion, and the usage is that of the command."""
     done = called("cloud", "train", "--models", "x")
     assert done.err.startswith("usage: gleaner cloud train ")
     assert done.err.endswith("gleaner cloud train: error: unrecognized arguments: --models\n")

@@ -29,7 +29,7 @@ def test_output_on_a_full_disk_is_one_sentence(monkeypatch):
 
 
 def test_a_log_on_a_full_disk_loses_lines_alone(monkeypatch):
-    """A service goes on: its work is worth more than its log."""
+    """A service continues: its work is worth more than its log."""
     with FULL.open("w") as full:
         monkeypatch.setattr(sys, "stderr", full)
         log.configure("info", json=True)

@@ -229,7 +229,7 @@ async def test_groups_are_set_shown_and_taken_out(at, published, tmp_path):
 
 
 def test_a_group_is_taken_out_and_the_others_stay():
-    """What is so already is no change."""
+    """What is so already is not a change."""
     before = Policy(node="edge-1", groups={"door": "*", "meter-*": "meters"})
     changed, reasons = setting_groups({"door": None})(before)
     assert (changed.groups, reasons) == ({"meter-*": "meters"}, ["door: no group"])

@@ -10,6 +10,7 @@ from cli.run_service import changed
 from cloud.retraining.config import TrainerConfig
 from cloud.rollout.options import RolloutOptions
 from device.config import DeviceConfig
+from edge.mirror.mirror_server import MirrorConfig
 from tests.cli.conftest import start
 from tests.conftest import DEADLINE_S, ROOT, eventually
 
@@ -23,6 +24,10 @@ def test_a_start_line_has_what_differs_from_the_defaults():
     assert fields["broker"] == {"port": 1884}
     assert fields["release"]["url"] == "https://***@models.example/{version}.tar"
     assert changed(DeviceConfig()) == {}
+    mirror = MirrorConfig(
+        listen="127.0.0.1:1", origins=("https://me:secret@models.example/",), state_dir=".", max_bytes=1
+    )
+    assert changed(mirror)["origins"] == ["https://***@models.example/"]
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:

@@ -42,7 +42,7 @@ DESKTOP = {"width": 1280, "height": 800}
 
 
 class Running:
-    """A console with its broker and collector, all in one event loop in a thread of its own.
+    """A console with its broker and collector, all in one event loop in its own thread.
 
     Args:
         folder: For the state of all.

@@ -10,7 +10,8 @@ from bus.mqtt.presence import now_ms
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.labels import Label
 from cloud.evaluation.metrics import Metrics
-from cloud.evaluation.promotion_gate import Comparison, Verdict
+from cloud.evaluation.paired_comparison import Comparison
+from cloud.evaluation.promotion_gate import Verdict
 from cloud.registry.gold_mistakes import GoldMistake, GoldMistakes
 from cloud.registry.model_card import Candidate
 from cloud.registry.registry import Registry, read_bundle
@@ -101,6 +102,8 @@ def fill_dataset(console: Any) -> None:
                 lane="audit" if number % 3 == 0 else "hard",
                 inclusion=0.1 if number % 3 == 0 else None,
                 edge_label=CLASSES[1 - number % 2] if number < 104 else shown,
+                model_version=2 if number >= 160 else 1,
+                device_group="" if number < 160 else "hall" if number < 175 else "cellar",
             )
         )
     console.store.upsert(rows)

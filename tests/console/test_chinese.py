@@ -11,7 +11,8 @@ from msgspec import structs
 from cloud.dataset.dead_letters import Bounds, DeadLetter, DeadLetterTable
 from cloud.dataset.store import Store
 from cloud.evaluation.audit_stats import AuditStats, RolloutAudits
-from cloud.evaluation.promotion_gate import Evidence, PairedPredictions, decide_promotion
+from cloud.evaluation.paired_comparison import PairedPredictions
+from cloud.evaluation.promotion_gate import Evidence, decide_promotion
 from cloud.registry.registry import Registry
 from cloud.registry.rollout_state import Rules
 from cloud.rollout.canary_analysis import audit_alarms, canary_alarms

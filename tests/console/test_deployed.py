@@ -87,7 +87,7 @@ def test_the_unit_starts_the_console(site, tmp_path):
 
 
 def test_the_service_of_compose_starts_the_console(site, tmp_path):
-    """Its command, with another port, and its health check: HTTPS, an account, and a folder of its own."""
+    """Its command, with another port, and its health check: HTTPS, an account, and its own folder."""
     cloud = tmp_path / "cloud"
     shutil.copytree(site / "site/cloud", cloud)
     port, probes = free_port(), f"127.0.0.1:{free_port()}"

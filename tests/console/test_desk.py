@@ -60,7 +60,7 @@ async def test_a_list_is_made_while_the_earlier_one_is_handed_out(desk, monkeypa
 
 
 async def test_a_dataset_that_cannot_be_read_is_an_error_only_without_a_list(desk, monkeypatch):
-    """Whoever waits is told, and the next request tries again; an earlier list goes on being handed out."""
+    """A waiting request gets the error, and the next one tries again; an earlier list is still handed out."""
 
     def fails(*_arguments):
         raise TransientError("no such disk")

@@ -280,6 +280,9 @@ def test_the_progress_page_tells_what_the_next_labels_bring(page, filled):
         told = page.get_by_role("img", name=title).locator("desc").text_content()
         assert len(shares) >= 2
         assert all(f"{name}: " in told for name in shares)
+    groups = page.get_by_role("img", name="Accuracy by group of devices").locator("desc").text_content()
+    assert "hall: 100" in groups
+    assert "cellar: 100" in groups
     page.get_by_text("As a table").click()
     assert page.get_by_role("row").count() >= 6
     assert "from the next 20 labels" in page.inner_text("main")

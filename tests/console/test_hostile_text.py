@@ -122,7 +122,7 @@ def test_the_preview_of_a_policy_shows_text_of_strangers_as_text(console, phone)
 
 
 def test_a_hostile_class_that_is_typed_is_text(console, page):
-    """The script of the page shows it as it is, on a button of its own, and it is exact in the label."""
+    """The script of the page shows it as it is, on its own button, and it is exact in the label."""
     page.goto("/review")
     photo = page.locator("[data-photo]:visible").first.get_attribute("data-photo")
     page.keyboard.press("o")

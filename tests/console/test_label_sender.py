@@ -1,19 +1,29 @@
 """Rules of console/review/label_sender.py: no label is lost, whenever console or broker end."""
 
+import asyncio
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
+import pytest
 from msgspec import structs
 
+from bus.config import Broker, OutboxLimits
+from bus.mqtt.client import Bus
+from bus.mqtt.presence import Presence
+from bus.outbox.outbox import Outbox
+from bus.outbox.sqlite import Database
+from console.access.audit_trail import AuditTrail, Entry
+from console.review.label_sender import HELD_MIGRATIONS, LabelSender, label_id
 from schemas.messages import Event, Feedback, Result
+from schemas.topics import CLOUD
 from tests.conftest import ROOT, eventually
 from tests.console.access.test_access import Client
 from tests.console.conftest import running_console
 
 
 class Elsewhere:
-    """A console as a process of its own, beside the one of the fixture.
+    """A console as its own process, beside the one of the fixture.
 
     Args:
         url: Its address without a path.
@@ -120,3 +130,63 @@ def test_labels_wait_for_the_broker(tmp_path, mosquitto):
         console.broker.start()
         console.wait_until(lambda: len(console.labels()) == 1)
         console.wait_until(lambda: len(console.shown.desk.sender) == 0)
+
+
+@asynccontextmanager
+async def sender_on(folder):
+    """A sender that is never connected, and its database."""
+    bus = Bus(Broker(), "labels", presence=Presence(CLOUD, "console"))
+    tables = {"outbox": Outbox.MIGRATIONS, "held_label": HELD_MIGRATIONS, "audit": AuditTrail.MIGRATIONS}
+    async with Database(folder / "console.db", tables) as database:
+        made = LabelSender(database, bus, OutboxLimits(), undo_s=0, on_recorded=lambda *_: None)
+        yield made, database, bus
+
+
+GIVEN = Feedback(photo_id="1" * 32, node=CLOUD, device="console", label="cat", by="ada", at_ms=7)
+RECORDED = {"photo_id": "1" * 32, "label": "cat", "by": "ada", "at_ms": 7, "outcome": "stored"}
+
+
+def entry() -> Entry:
+    return Entry.made(1, "ada", "", "label.given", {})
+
+
+async def test_a_label_that_was_recorded_while_the_disk_failed_leaves_it(tmp_path):
+    """The console goes on and says why; the event came once, and is not forgotten."""
+    async with sender_on(tmp_path) as (sender, database, bus):
+        task = asyncio.create_task(sender.run())
+        await sender.give([GIVEN], entry())
+        await eventually(lambda: bool(sender._sent))
+        fail = "CREATE TRIGGER fails BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+        await database.run(lambda connection: connection.execute(fail) and None)
+        sender.take_event(
+            Event(node=CLOUD, name="collector", event="feedback.recorded", at_ms=8, facts=RECORDED)
+        )
+        await eventually(lambda: task.done() or bus.status().state == "degraded")
+        assert not task.done()
+        assert "disk I/O error" in (bus.status().reason or "")
+        await database.run(lambda connection: connection.execute("DROP TRIGGER fails") and None)
+        await eventually(lambda: len(sender) == 0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"{}", "text", 7])
+async def test_a_damaged_label_costs_itself(tmp_path, payload):
+    """It is set aside at the next start, and the others are sent."""
+    other = structs.replace(GIVEN, photo_id="2" * 32)
+    async with sender_on(tmp_path) as (sender, database, _):
+        await sender.give([GIVEN, other], entry())
+        broken = label_id(GIVEN.photo_id, "cat", "ada", 7)
+        await database.run(
+            lambda connection: (
+                connection.execute("UPDATE held_label SET payload = ? WHERE id = ?", (payload, broken))
+                and None
+            )
+        )
+    async with sender_on(tmp_path) as (sender, database, _):
+        await sender.load()
+        assert [one.feedback for one in sender._held.values()] == [other]
+        aside = await database.run(
+            lambda connection: connection.execute("SELECT source FROM damaged_row").fetchall()
+        )
+        assert aside == [("held_label",)]

@@ -127,3 +127,14 @@ def test_streams_are_bounded():
     streams[0].__exit__(None, None, None)
     with broadcast.stream():
         assert len(broadcast) == MAX_STREAMS
+
+
+def test_a_large_message_takes_no_room_for_long():
+    """Of an event with many facts the event is kept, and of an answer all but the scores."""
+    state = LiveState()
+    facts = {str(number): "x" * 4000 for number in range(64)}
+    state.add_event(Event(node="edge-1", name="pi-1", event="test.happened", at_ms=1, facts=facts))
+    state.add_event(Event(node="edge-1", name="pi-1", event="test.happened", at_ms=1, facts={"a": "b"}))
+    assert [one.facts for one in state.events] == [{"a": "b"}, {}]
+    state.add_result(result(scores={str(number): 0.0 for number in range(1000)}))
+    assert [one.scores for one in state.latest()] == [None]

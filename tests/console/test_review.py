@@ -136,7 +136,7 @@ def test_a_label_arrives_although_the_page_is_left(console, page):
 
 
 def test_a_new_class_is_typed(console, page):
-    """A typed name becomes a class of its own, with a button for the next photo."""
+    """A typed name becomes its own class, with a button for the next photo."""
     page.goto("/review")
     first = shown(page)
     page.keyboard.press("o")
@@ -240,7 +240,7 @@ def test_a_page_that_slept_shows_no_photo_of_others(console, browser, page, monk
 
 @contextmanager
 def another(console, browser):
-    """Open a page for another person, in a browser of their own."""
+    """Open a page for another person, in their own browser."""
     context = browser.new_context(base_url=console.url)
     context.new_page().goto(address(console))
     with watched(context.pages[0]) as other:

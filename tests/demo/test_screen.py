@@ -24,7 +24,7 @@ def test_steps_are_counted():
 
 
 def test_an_address_stands_out():
-    """It has a line of its own between empty ones, whole and not broken at 80 columns."""
+    """It has its own line between empty ones, whole and not broken at 80 columns."""
     tested, shown = screen()
     address = "http://127.0.0.1:8765/?token=" + "x" * 80
     tested.highlight(f"console: {address}")

@@ -1,4 +1,4 @@
-"""Rules of demo/services.py and of a demonstration that stays: the console is there, and cameras go on."""
+"""Rules of demo/services.py and of a demonstration that stays: the console is there, and cameras continue."""
 
 import asyncio
 import urllib.request
@@ -24,7 +24,7 @@ def heading(address: str) -> str:
 
 
 async def test_a_demonstration_that_stays_can_be_opened(tmp_path: Path):
-    """The printed address opens the console; cameras go on, a trainer waits, and all end when told to."""
+    """The printed address opens the console; cameras continue, a trainer waits, and all end on a signal."""
     services = Services(tmp_path)
     demo = Demo("efficientnet-lite0", tmp_path, None, 1, tmp_path, Screen(1), stay=True)
     unused = Collection(tmp_path, {}, 0)

@@ -34,7 +34,7 @@ def test_drawing_is_deterministic(label: str):
 
 
 def test_the_classes_do_not_share_scenes():
-    """A cat and a dog with the same seed have different backgrounds, so that these do not tell the class."""
+    """A cat and a dog with the same seed have different backgrounds, which do not reveal the class."""
     cat, dog = (pixels(draw(label, 5)) for label in CLASSES)
     corners = [
         np.abs(cat - dog)[rows, columns].mean()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +68,14 @@ def test_the_table_has_a_row_for_harvested_photos_in_any_case():
 def test_a_good_run_has_no_problem():
     """A run without losses and failures, and with a better version 2, is a success."""
     assert outcome().problem() is None
+
+
+def test_nothing_is_left_to_gain_after_a_first_version_without_mistakes():
+    """Two versions that get every gold photo right are no failure; a loss still is."""
+    perfect = outcome(right=100)
+    same = replace(perfect, first=perfect.second)
+    assert same.problem() is None
+    assert replace(outcome(right=99), first=perfect.second).problem() is not None
 
 
 @pytest.mark.parametrize(

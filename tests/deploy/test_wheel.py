@@ -34,7 +34,7 @@ MODULE = {
     "http": "aiohttp", "usb": "cv2", "heic": "pillow_heif", "edge,damage": "simplejpeg", "onnx": "onnx",
     "lan": "zeroconf", "traces": "opentelemetry.sdk", "mlflow": "mlflow", "s3": "s3fs",
 }  # fmt: skip
-"""What an extra without a command of its own adds."""
+"""What an extra without its own command adds."""
 ARM = (
     "device", "usb", "http", "heic", "lan", "onnx", "edge", "modelserver", "litert", "cloud", "console",
     "gateway", "notify", "provision", "traces",

@@ -52,7 +52,7 @@ def noise(size: tuple[int, int]) -> bytes:
 @pytest.mark.parametrize("size", [(4056, 3040), (1200, 1600), (64, 48), (1, 1)])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 async def test_a_photo_that_an_edge_takes_is_sent_byte_for_byte(size, kind):
-    """JPEG and PNG within the limits are not encoded anew."""
+    """JPEG and PNG within the limits are not encoded again."""
     image = encoded(quartered(size), kind)
     assert await prepare(image, Preparation()) is image
 
@@ -74,7 +74,7 @@ async def test_a_large_photo_is_scaled_down(size, asked, expected):
 
 
 async def test_a_photo_of_too_many_bytes_is_made_smaller():
-    """Noise, which JPEG cannot compress, ends below the limit all the same."""
+    """Noise, which JPEG cannot compress, ends below the limit anyway."""
     image = noise((1600, 1200))
     for limit in (1_000_000, 50_000):
         rules = Preparation(max_bytes=limit)

@@ -37,7 +37,7 @@ async def test_g3_two_days_without_the_cloud_fill_the_outbox_within_caps(tmp_pat
     async with Database(tmp_path / "edge.db", tables) as database:
         outbox = Outbox(database, limits, Counters(), name="sample")
         sampler = Sampler(rules, outbox, clock=lambda: now)
-        hashed = [await sampler.hash_photo(image) for image in images]
+        hashed = await sampler.hash_photos([(image, None) for image in images])
         outcomes: Counter[str] = Counter()
         harvested_by_day = []
         for number in range(2 * DAY_S // 40):

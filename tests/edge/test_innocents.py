@@ -26,7 +26,7 @@ class CallServer:
     """TensorFlow Serving's gRPC API, with a script of which calls find the server dead.
 
     Args:
-        dies: Told the number of a Predict call since the last death, from 1; whether the server dies in it.
+        dies: Given the number of a Predict call since the last death, from 1; whether the server dies in it.
     """
 
     def __init__(self, dies: Callable[[int], bool]) -> None:

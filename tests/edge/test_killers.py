@@ -1,4 +1,4 @@
-"""G4: a photo that occupies or stops a model server, or the edge, costs only itself.
+"""G4: a photo that occupies or stops a model server, or the edge, does not affect other photos.
 
 No static check finds these photos: the model of the test aborts, or waits on a named pipe, for green ones.
 """

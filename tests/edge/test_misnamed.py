@@ -102,7 +102,7 @@ async def test_a_label_of_a_misnamed_device_is_reported(config):
 
 
 async def test_a_reserved_name_is_refused(config):
-    """A device with the name of a component is told to take another one; its photo is not classified."""
+    """A device with the name of a component must take another one; its photo is not classified."""
     async with station(config) as seen:
         for name in ("edge", "edge-2", "collector", "operator"):
             await seen.send(enveloped(3, photo(3), name), name)

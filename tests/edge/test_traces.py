@@ -58,7 +58,7 @@ async def background(*services):
 
 
 async def test_one_trace_goes_from_the_photo_to_the_receipt(config, tmp_path, spans):
-    """The sample waits on the edge's disk, over a restart of the edge; its trace goes on all the same."""
+    """The sample waits on the edge's disk, over a restart of the edge; its trace continues anyway."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/1.jpg").write_bytes(photo(1, "red"))
     camera = DeviceConfig(
@@ -121,7 +121,7 @@ def drawn(spans, span, depth=0):
 
 
 async def test_anybody_may_begin_a_trace(config, spans):
-    """The trace of a message from outside goes on; a bare image begins one; a malformed one is none.
+    """The trace of a message from outside continues; a bare image begins one; a malformed one is none.
 
     Photos that share a call to the model server have a step each, linked to one another.
     """

@@ -17,7 +17,7 @@ UV = Path(sys.executable).with_name("uv")
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory) -> Path:
-    """A Python with the readers, in an environment of its own."""
+    """A Python with the readers, in its own environment."""
     folder = tmp_path_factory.mktemp("readers") / "venv"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
     pinned = ROOT / "constraints/tables.txt"

@@ -2,7 +2,7 @@
 
 The product is unchanged: its camera and its outbox are wrapped before the command starts. Lines are appended
 with one write each, so they survive a SIGKILL of the process. A photo counts as accepted once `put` has
-returned; one whose process dies before the line is written is not counted, and may be answered all the same.
+returned; one whose process dies before the line is written is not counted, and may be answered anyway.
 """
 
 import ctypes

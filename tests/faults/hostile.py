@@ -116,7 +116,7 @@ def labels(draw: random.Random) -> Iterator[Message]:
 
 
 def odd_names(draw: random.Random) -> Iterator[Message]:
-    """Yield photos of devices whose names are no DNS labels, and of reserved names."""
+    """Yield photos of devices whose names are not DNS labels, and of reserved names."""
     for name in ("ESP32_CAM", "edge", "a" * 200, "caf\xe9", "-"):
         yield f"{ROOT}/photo/{NODE}/{name}", photo(draw.randrange(1000))
 

@@ -1,7 +1,8 @@
 /* Faults of disk and clock in one process: LD_PRELOAD, steered by a page that the laboratory maps too.
 
-   GLEANER_FAULTS names the file of that page, GLEANER_FAULTS_FOLDER the folder whose files fail. Also counts the
-   syncs of write-ahead logs, so that a message accepted without one is seen from outside the product. */
+   GLEANER_FAULTS names the file of that page, GLEANER_FAULTS_FOLDER the folder whose files fail, except what the
+   laboratory records there (*.accepted). Also counts the syncs of write-ahead logs, so that a message accepted
+   without one is seen from outside the product. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -48,9 +49,18 @@ static int path_of(int descriptor, char *path, size_t size) {
     return 1;
 }
 
+static int ends_with(const char *path, const char *suffix) {
+    size_t length = strlen(path), ending = strlen(suffix);
+    return length > ending && !strcmp(path + length - ending, suffix);
+}
+
+static int below(const char *path) {
+    return !strncmp(path, folder, strlen(folder)) && !ends_with(path, ".accepted");
+}
+
 static int concerned(int descriptor) {
     char path[4096];
-    return path_of(descriptor, path, sizeof path) && !strncmp(path, folder, strlen(folder));
+    return path_of(descriptor, path, sizeof path) && below(path);
 }
 
 static int fails(int32_t number, int descriptor) {
@@ -81,10 +91,7 @@ ssize_t writev(int fd, const struct iovec *from, int count) {
 
 static int synced(int fd, int outcome) {
     char path[4096];
-    size_t length;
-    if (!outcome && path_of(fd, path, sizeof path) && (length = strlen(path)) > 4
-        && !strcmp(path + length - 4, "-wal"))
-        wal_syncs++;
+    if (!outcome && path_of(fd, path, sizeof path) && ends_with(path, "-wal")) wal_syncs++;
     return outcome;
 }
 
@@ -100,7 +107,7 @@ int fdatasync(int fd) {
 
 static int read_only(const char *path, int flags) {
     int writes = (flags & O_ACCMODE) != O_RDONLY || flags & O_CREAT;
-    if (!page || !page->open_errno || !writes || strncmp(path, folder, strlen(folder))) return 0;
+    if (!page || !page->open_errno || !writes || !below(path)) return 0;
     errno = page->open_errno;
     return 1;
 }

@@ -20,6 +20,8 @@ _LATENCY_S = 1.0
 _STORM_S = 0.2
 _BURST_S = 0.5
 """Seconds between the bursts of a hostile device."""
+_ENDING_S = 3.0
+"""Seconds in which a process that met an error of its disk may still be ending, on a busy machine."""
 
 
 async def disturb_link(link: Proxy, fault: Fault) -> None:
@@ -70,6 +72,7 @@ async def disturb_process(command: Command, fault: Fault) -> None:
     command.preload.set(**DISK_FAULTS[fault.kind])
     await asyncio.sleep(fault.hold_s)
     command.preload.set()
+    await asyncio.sleep(_ENDING_S)
     if command.pid is None:
         await command.start()
     command.may_stop = False

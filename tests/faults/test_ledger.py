@@ -99,7 +99,7 @@ def test_each_violation_of_an_acceptance_is_in_the_verdict(changes, words):
 
 
 def test_a_run_without_photos_or_samples_proves_nothing():
-    """An empty run is no success."""
+    """An empty run is not a success."""
     nothing = {"devices": [Contents()], "edge": Contents(), "stored": [], "printed": []}
     assert [sentence.partition(":")[0] for sentence in compare(**(SOUND | nothing)).verdict] == [
         "0 photos accepted",

@@ -1,4 +1,4 @@
-"""The faults of the surroundings do what they say, in a process and on a connection of their own."""
+"""The faults of the surroundings do what they say, in a separate process and on a separate connection."""
 
 import asyncio
 import random
@@ -27,6 +27,9 @@ for line in sys.stdin:
     try:
         if line == "open\\n":
             open(sys.argv[1] + "-new", "w").close()
+        elif line == "record\\n":
+            with open(sys.argv[1] + ".accepted", "ab", buffering=0) as record:
+                record.write(b"a line\\n")
         else:
             database.execute("INSERT INTO one VALUES (1)")
             database.commit()
@@ -46,7 +49,7 @@ def library(tmp_path_factory):
 
 
 def test_disk_and_clock_of_a_process_fail_and_recover(library, tmp_path):
-    """Each disk fault fails a commit or an open, commits sync the log otherwise, and the clock jumps."""
+    """Each disk fault fails a commit or an open, but no record; commits sync the log; the clock jumps."""
     preload = Preload(library, tmp_path / "page", tmp_path)
     command = (sys.executable, "-c", _PROGRAM, str(tmp_path / "a.db"))
     with subprocess.Popen(
@@ -64,6 +67,7 @@ def test_disk_and_clock_of_a_process_fail_and_recover(library, tmp_path):
             preload.set(**fault)
             assert ask("write")[0] == "OperationalError"
             assert (ask("open")[0] == "OSError") == ("open" in fault)
+            assert ask("record")[0] == "ok"  # else the laboratory, not the product, would end a device
             preload.set()
             assert ask("write")[0] == "ok"
         now = int(ask("write")[2])

@@ -11,8 +11,9 @@ import sqlite3
 import msgpack
 
 from bus.mqtt.subscription import Subscriptions
-from bus.outbox.outbox import Connected, Outbox, Publish
+from bus.outbox.outbox import Outbox
 from bus.outbox.schedule import Schedule
+from bus.outbox.sender import Connected, Publish
 from bus.outbox.sqlite import Database, StorageError, Work
 from schemas.messages import Sample
 
@@ -59,7 +60,7 @@ def auto_ack() -> None:
 
 
 def never_again() -> None:
-    """Send each message once in a run: what is not answered then waits until the process starts anew."""
+    """Send each message once in a run: what is not answered then waits until the process starts again."""
     Schedule._due = lambda *_: []  # type: ignore[method-assign]  # no timer ever fires
     Schedule.next_due = lambda *_: None  # type: ignore[method-assign]
     Schedule.resend_soon = lambda *_, **__: None  # type: ignore[method-assign]  # nor a new connection

@@ -23,6 +23,7 @@ _UNSETTLED = (
     "invalid window size",  # libpng or its zlib may notice it
     # libpng may or may not notice these, by how the data are split.
     "incorrect data check",
+    "behind the last row",
     "distance too far back",
     "(no end)",
 )
@@ -88,7 +89,7 @@ def _check_normal_form(plain: bytes, facts: ImageFacts) -> None:
 
 
 def _check_opencv(plain: bytes, facts: ImageFacts, picture: Image.Image, *, damaged: bool) -> None:
-    """Compare with OpenCV, which has a libpng and a libjpeg-turbo of its own."""
+    """Compare with OpenCV, which has its own libpng and libjpeg-turbo."""
     pixels = opencv(plain)
     assert pixels is not None, "OpenCV reads nothing"
     assert pixels.shape[:2] == (facts.height, facts.width), f"OpenCV has shape {pixels.shape}"

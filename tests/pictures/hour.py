@@ -1,6 +1,6 @@
-"""Measure a handler of 768 MiB beside hostile pictures: `python -m tests.pictures.hour MINUTES`, as root.
+"""Measure a handler of 768 MiB with hostile pictures: `python -m tests.pictures.hour MINUTES`, as root.
 
-Broker, model server and handler are processes, the handler in a control group of its own. Ten hostile devices
+Broker, model server and handler are processes, the handler in its own control group. Ten hostile devices
 send mutated pictures, pictures at the limits, bombs and rubbish, each the next one half a second after the
 answer; three calm ones do so with good photos, first alone for a tenth of the time.
 """
@@ -169,7 +169,7 @@ class Sender:
         raise AssertionError("a subscription has no end")
 
     async def rubbish(self, payloads: Sequence[bytes]) -> None:
-        """Send what is no photo, without waiting for the answers."""
+        """Send what is not a photo, without waiting for the answers."""
         with contextlib.suppress(BrokerConnectionError):
             for payload in payloads:
                 await self._bus.publish_bytes(self._topic, payload)
@@ -208,7 +208,7 @@ async def live(sender: Sender, device: str, tally: Tally) -> None:
 
 
 async def devices(port: int, work: Mapping[str, Callable[[Sender], Coroutine[None, None, None]]]) -> None:
-    """Run devices until cancelled, each with a connection of its own."""
+    """Run devices until cancelled, each with its own connection."""
     buses = {name: Bus(Broker(port=port), transient_client_id(name)) for name in work}
     async with asyncio.TaskGroup() as tasks:
         for name, bus in buses.items():
@@ -251,7 +251,7 @@ async def measure(minutes: float, folder: Path, group: MemoryGroup) -> None:
         working = tasks.create_task(devices(port, calm))
         while (passed := time.monotonic() - began) < minutes * 60:
             if attackers is None and passed > minutes * 6:
-                # A process of its own: to make its pictures takes seconds, in which calm devices would wait.
+                # A separate process: making its pictures takes seconds, in which calm devices would wait.
                 words = ("-m", "tests.pictures.hour", "--attack", str(port))
                 attackers = await asyncio.create_subprocess_exec(sys.executable, *words)
                 tally.phase = "hostile"

@@ -153,7 +153,7 @@ def change_kind(image: bytes, draw: random.Random) -> bytes:
 
 
 def defer_height(image: bytes, draw: random.Random) -> bytes:
-    """Tell the number of lines behind the first scan (DNL), instead of in the frame header or again."""
+    """Give the number of lines behind the first scan (DNL), instead of in the frame header or again."""
     at, changed = _frame(image), bytearray(image)
     height = changed[at + 5 : at + 7]
     if draw.random() < 0.7:
@@ -182,7 +182,7 @@ def change_restarts(image: bytes, draw: random.Random) -> bytes:
 
 
 def insert_exif(image: bytes, draw: random.Random) -> bytes:
-    """Insert EXIF data whose directories refer to themselves, end early, or tell the orientation oddly."""
+    """Insert EXIF data whose directories refer to themselves, end early, or give the orientation oddly."""
     body = b"Exif\x00\x00" + odd_exif(draw)
     at = draw.choice((2, _between(image, draw)))
     return image[:at] + b"\xff\xe1" + (len(body) + 2).to_bytes(2) + body + image[at:]

@@ -1,4 +1,4 @@
-"""Mutations of a PNG. Each raises an error of its own kind if an earlier one left nothing to change."""
+"""Mutations of a PNG. Each raises its own kind of error if an earlier one left nothing to change."""
 
 import random
 import zlib

@@ -17,7 +17,7 @@ class Pod:
         ready: Whether all its containers are ready.
         restarts: Restarts of its containers since it exists.
         images: Images of its containers.
-        uid: Tells it from an earlier pod of the same name.
+        uid: Distinguishes it from an earlier pod of the same name.
         ending: Whether it is being deleted.
         reasons: Why its containers do not run.
     """

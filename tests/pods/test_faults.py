@@ -51,7 +51,7 @@ async def kill_container(lab: PodLab, node: str, app: str, name: str) -> None:
 
 
 async def test_killed_containers_come_back(lab: PodLab, load: Load, note: Note) -> None:
-    """Handler, model server and broker are killed one by one, then all at once: each time answers go on."""
+    """Handler, model server and broker are killed, one by one and all at once: answers continue."""
     async with load("containers killed") as cameras:
         for app, name in CONTAINERS:
             await kill_container(lab, FIRST, app, name)
@@ -65,7 +65,7 @@ async def test_killed_containers_come_back(lab: PodLab, load: Load, note: Note) 
 async def test_a_handler_above_its_memory_limit_is_killed_and_comes_back(
     lab: PodLab, load: Load, note: Note
 ) -> None:
-    """The kernel kills it, Kubernetes says OOMKilled, and photos go on."""
+    """The kernel kills it, Kubernetes says OOMKilled, and photos continue."""
     async with load("memory limit") as cameras:
         machine, pid = lab.edges[FIRST].machine, await process_of(lab, FIRST, "edge", "handler")
         await asyncio.to_thread(machine.run, "sh", "-c", _EXCEED, "sh", str(pid), check=False)
@@ -91,7 +91,7 @@ async def test_a_restart_of_edgecore_takes_nothing_from_its_pods(lab: PodLab, lo
 
 
 async def test_a_cut_network_and_edgecore_restarted_offline(lab: PodLab, load: Load, note: Note) -> None:
-    """Without the cloud answers go on and samples wait, also when edgecore restarts."""
+    """Without the cloud answers continue and samples wait, also when edgecore restarts."""
     edge = lab.edges[FIRST]
     async with load("network cut") as cameras:
         edge.machine.unplug()
@@ -125,7 +125,7 @@ async def test_a_power_cut_and_a_boot_without_the_cloud(lab: PodLab, load: Load,
 
 
 async def test_cloudcore_and_api_server_away(lab: PodLab, load: Load, note: Note) -> None:
-    """The control plane is away: answers go on, and samples arrive once it is back."""
+    """The control plane is away: answers continue, and samples arrive once it is back."""
     cloud = lab.cloud
     async with load("cloud away") as cameras:
         for service in (cloud.cloudcore, cloud.apiserver):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.class_names import MAX_CHARS, ClassNameError, class_name, is_class_name, similar_names
+from schemas.class_names import MAX_CHARS, ClassNameError, class_name, similar_names
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ from schemas.class_names import MAX_CHARS, ClassNameError, class_name, is_class_
 def test_what_is_invisible_at_the_ends_is_removed(text: str, name: str) -> None:
     """Outer white space, control and format characters go; characters are composed."""
     assert class_name(text) == name
-    assert is_class_name(name)
+    assert class_name(name) == name
 
 
 @pytest.mark.parametrize(

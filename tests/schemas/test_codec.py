@@ -23,7 +23,7 @@ from schemas.codec import (
 )
 from schemas.contract.examples import examples_of
 from schemas.errors import CodecError
-from schemas.messages import Command, Feedback, Message, Photo, Result
+from schemas.messages import Command, Event, Feedback, Message, Photo, Result
 from schemas.topics import COMMAND, EVENT, FEEDBACK, PHOTO, RECEIPT, RESULT, SAMPLE, TOPICS, Topic
 from tests.schemas.strategies import messages
 
@@ -310,7 +310,7 @@ def test_an_integer_may_be_written_as_a_float(topic, data):
     ],
 )
 def test_only_integers_in_range_are_integers(number, read):
-    """Fractions, numbers out of range, text and booleans are no times."""
+    """Fractions, numbers out of range, text and booleans are not times."""
     fields = b'{"photo_id":"%s","label":"cat","at_ms":%s}' % (b"0" * 32, number)
     if read is None:
         with pytest.raises(CodecError, match="at_ms"):
@@ -434,7 +434,7 @@ def test_an_unknown_field_may_have_any_number_of_json(number, mark):
 )
 @pytest.mark.parametrize("mark", [bytes, mark_historical], ids=["live", "late"])
 def test_an_unknown_field_may_have_any_value_of_msgpack(value, mark):
-    """As in JSON; also a field whose name is no text."""
+    """As in JSON; also a field whose name is not text."""
     known = msgpack.packb({"photo_id": "0" * 32, "image": JPEG})[1:]
     for name in (b"\xa5other", b"\x07", b"\xc4\x02ab"):
         assert decode(PHOTO, mark(b"\x83" + known + name + value), SENDER).image == JPEG
@@ -461,3 +461,11 @@ def test_an_empty_crop_is_refused(crop):
     """Left is less than right and top less than bottom, as in a device's configuration."""
     with pytest.raises(CodecError, match="left < right and top < bottom"):
         decode(PHOTO, msgpack.packb({"photo_id": "0" * 32, "image": JPEG, "crop": crop}), SENDER)
+
+
+def test_bytes_that_are_no_text_cost_a_character_each():
+    """A reason with the name of a file that is not UTF-8 is sent, and no longer than it was."""
+    event = Event(node="edge-1", name="edge", event="test.happened", at_ms=1, reason="\udce9" * 1024)
+    assert decode(EVENT, to_json(event), {"node": "edge-1", "name": "edge"}).reason == "?" * 1024
+    photo = Photo(photo_id="0" * 32, **SENDER, image=JPEG, damaged="caf\udce9")
+    assert decode(PHOTO, to_msgpack(photo), SENDER).damaged == "caf?"

@@ -74,6 +74,7 @@ def changed(**fields: object) -> bytes:
 BAD = [
     (b"", "no valid heads"),
     (encode_heads(GOOD)[:-3], "no valid heads"),
+    (encode_heads(GOOD).replace(b"dog", b"d\xffg"), "no valid heads"),  # a flipped bit: no UTF-8
     (changed(format=2), "format 2"),
     (changed(dim=3), "2 rows of 3 numbers"),
     (changed(classes=["a", "b", "c"]), "3 rows of 2 numbers"),

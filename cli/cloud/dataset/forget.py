@@ -94,9 +94,9 @@ def _forget_in_cloud(arguments: Namespace, store: "Store", chosen: "Selection", 
 async def _forget_everywhere(
     arguments: Namespace, store: "Store", chosen: "Selection", ids: list[str], meant: "Reach"
 ) -> None:
-    """Keep out what is on its way, order the edges to forget, forget in the dataset, and wait for the edges.
+    """Keep out samples in transit, order the edges to forget, forget in the dataset, and wait for the edges.
 
-    The edges are first: once the dataset has forgotten a photo, nothing says any more which node it is from.
+    The edges come first: once the dataset has forgotten a photo, its node is no longer known.
     """
     from cloud.dataset.curation import find_late  # noqa: PLC0415  # as above
     from cloud.rollout.forget_orders import publish_orders, read_orders  # noqa: PLC0415  # as above
@@ -116,12 +116,14 @@ async def _forget_everywhere(
                 ids = sorted({*ids, *late})
             await asyncio.to_thread(_forget_in_cloud, arguments, store, chosen, ids)
             if strangers := sorted(set(meant.nodes(known)) - set(known)):
-                print_line(f"not told, because they never reported to this broker: {listed(strangers)}")
+                print_line(f"no order for edges that never reported to this broker: {listed(strangers)}")
             await _wait(arguments.wait, fleet, orders, statuses)
     except* BrokerConnectionError as group:
         cause = first_cause(group)
         kind = PermanentError if isinstance(cause, PublishRefusedError) else TransientError
-        raise kind(f"edges cannot be told: {cause}; or forget in the cloud alone with --no-edges") from None
+        raise kind(
+            f"the order cannot reach edges: {cause}; or forget in the cloud alone with --no-edges"
+        ) from None
 
 
 def _record(arguments: Namespace, store: "Store", meant: "Reach", nodes: list[str]) -> None:
@@ -135,7 +137,7 @@ def _record(arguments: Namespace, store: "Store", meant: "Reach", nodes: list[st
 
 
 async def _wait(wait_s: float, fleet: Fleet, orders: "list[Forget]", statuses: "list[Status]") -> None:
-    """Say which edges have forgotten the photos, and which will when they are back."""
+    """Print which edges have forgotten the photos, and which will when they are back."""
     from cloud.rollout.forget_orders import unconfirmed  # noqa: PLC0415  # as above
 
     deadline = time.monotonic() + wait_s
@@ -152,7 +154,7 @@ async def _wait(wait_s: float, fleet: Fleet, orders: "list[Forget]", statuses: "
 
 
 def forget_elsewhere(arguments: Namespace, done: "Forgotten") -> None:
-    """Remove forgotten photos from dead letters and caches too, and say what was done."""
+    """Remove forgotten photos from dead letters and caches too, and print what was done."""
     from cloud.dataset.photo_caches import purge_caches  # noqa: PLC0415  # as above
 
     letters = _forget_dead_letters(arguments.dataset, done.photo_ids)

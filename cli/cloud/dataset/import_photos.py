@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from bus import log
 from cli import exit_codes, options
 from cli.output import print_error, print_line
 from schemas.errors import PermanentError
@@ -74,12 +75,13 @@ def hold_out_share(text: str) -> float:
 
 
 def run(arguments: Namespace) -> int:
-    """Import what can be read; print counts per class, and what was passed over with the reason."""
+    """Import what can be read; print counts per class, and what was skipped with the reason."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
     from cloud.dataset.importing.import_result import ImportOptions  # noqa: PLC0415  # as above
     from cloud.dataset.importing.importer import import_entries  # noqa: PLC0415  # as above
     from cloud.dataset.importing.source import SourceOptions, source_entries  # noqa: PLC0415  # as above
 
+    log.configure("error")  # without Pillow's warnings: what is skipped is listed with the reason
     if arguments.hold_out is not None and arguments.split == "gold":
         raise PermanentError(
             "--split gold makes every photo gold, and --hold-out a share", hint="leave out one of the two"
@@ -129,7 +131,7 @@ def _ignored(ignored: dict[str, str]) -> Iterator[str]:
 
 
 def show(done: "ImportResult", store: "Store | None", *, dry_run: bool) -> None:
-    """Print the result of an import; what was passed over goes to standard error."""
+    """Print the result of an import; what was skipped goes to standard error."""
     for line in _ignored(done.ignored):
         print_error(line)
     for name, reason in done.skipped.items():

@@ -1,4 +1,4 @@
-"""Find data files of the dataset that cannot be read, and take them out, so that everything else goes on.
+"""Find data files of the dataset that cannot be read, and take them out, so that the rest stays usable.
 
 Without --yes nothing is changed. A backup of the named files, put back in their place, loses no photo.
 """

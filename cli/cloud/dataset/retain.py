@@ -2,7 +2,7 @@
 
 Photos that a person or a device labelled stay unless --labelled is given, and gold photos unless --gold is.
 The size is that of the pictures; the other columns take some per cent more. Run it by a timer, with --yes.
-Edges are not told: what they keep has bounds of its own.
+Edges are not informed: what they keep is bounded separately.
 """
 
 import re
@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> int:
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
 
     if arguments.max_size is None and arguments.max_age is None:
-        raise PermanentError("nothing says how much is kept", hint="use --max-size, --max-age or both")
+        raise PermanentError("no limit is given", hint="use --max-size, --max-age or both")
     store = Store.open(arguments.dataset, create=False)
     retention = Retention(
         max_bytes=arguments.max_size,

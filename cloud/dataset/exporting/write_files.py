@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cloud.dataset.exporting.photo import ExportedPhoto, folder_name
+from cloud.dataset.table_cells import inert_cell
 
 METADATA = "metadata.csv"
 """Lists every file with its label, who gave it, and where the photo is from; as in a Hugging Face folder."""
@@ -97,7 +98,7 @@ def _write_manifest(directory: Path, placed: Iterator[tuple[str, ExportedPhoto]]
     with (directory / METADATA).open("w", encoding="utf-8", newline="") as file:
         writer: csv.DictWriter[str] | None = None
         for name, photo in placed:
-            row = {"file_name": name} | photo.facts
+            row = {column: inert_cell(text) for column, text in ({"file_name": name} | photo.facts).items()}
             if writer is None:
                 writer = csv.DictWriter(file, list(row))
                 writer.writeheader()

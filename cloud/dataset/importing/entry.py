@@ -1,4 +1,4 @@
-"""What every import format yields: pictures with a label, and what was passed over, with the reason."""
+"""What every import format yields: pictures with a label, and what was skipped, with the reason."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _DRIVE = re.compile(r"[A-Za-z]:/")
 
 
 class NotAListError(PermanentError):
-    """A file is no list of pictures, whatever else it is."""
+    """A file is not a list of pictures; it may be anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def listed_item(folder: Path, name: str, label: object, split: Split | None = No
         split: As it is written.
     """
     if label is not None and not isinstance(label, str | int | float):
-        return PassedOver(name, "a label that is no text")
+        return PassedOver(name, "a label that is not text")
     text = None if label is None else label_text(label)
     if text is not None and not is_unicode(text):
         return PassedOver(name, "a label that is not UTF-8; save the list as UTF-8")
@@ -145,10 +145,17 @@ def is_archive(name: str) -> bool:
     return name.casefold().endswith((*READ_ARCHIVES, *_OTHER_ARCHIVES))
 
 
+def files_in(folder: Path, *patterns: str) -> list[Path]:
+    """Return the regular files that match a pattern, sorted; no folder, no broken link, and no FIFO."""
+    return sorted(path for pattern in patterns for path in folder.glob(pattern) if is_file(path))
+
+
 def looks_like_picture(path: Path) -> bool:
     """Return whether a file has a picture's suffix, or starts like a JPEG or PNG."""
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return True
+    if not is_file(path):  # to open a FIFO waits for its writer
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(8)

@@ -31,7 +31,7 @@ from schemas.text import escaped, listed
 
 _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
-    # Pictures for measuring, whatever they are called elsewhere: no training sees them.
+    # Pictures for measuring, under the names that other tools use: no training sees them.
     **dict.fromkeys(("gold", "val", "valid", "validation", "dev", "test", "testing", "eval"), "gold"),
     **dict.fromkeys(("holdout", "heldout"), "gold"),
     "stream": "stream",
@@ -46,7 +46,7 @@ _CONTAINERS = frozenset(
     }
 )
 """Names of folders that say nothing about what is in their pictures."""
-# Those of folders, of Windows, Linux, Synology and QNAP: some hold small copies of the pictures beside them.
+# Those of folders, of Windows, Linux, Synology and QNAP: some hold small copies of the pictures next to them.
 _SYSTEM_FILES = frozenset(
     {
         *("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "recycler", "system volume information"),
@@ -61,7 +61,7 @@ def split_of(folder: str) -> Split | None:
 
 
 def folder_entries(directory: Path, *, label: str | None = None, recursive: bool = False) -> list[Entry]:
-    """List the pictures of a folder with their labels, and everything that is passed over.
+    """List the pictures of a folder with their labels, and everything that is skipped.
 
     Args:
         directory: The folder.
@@ -75,7 +75,7 @@ def folder_entries(directory: Path, *, label: str | None = None, recursive: bool
     if label is not None:
         return list(listing.pictures(directory, label))
     splits = {folder: split for folder in listing.folders(directory) if (split := split_of(folder.name))}
-    # `train` beside `bus` and `car` is a class, also if the names of its files look like classes.
+    # `train` next to `bus` and `car` is a class, even if the names of its files look like classes.
     others = [folder for folder in listing.folders(directory) if folder not in splits]
     has_classes = listing.has_class_folders if any(map(listing.has_pictures, others)) else listing.has_classes
     if any(map(has_classes, splits)):
@@ -139,7 +139,7 @@ def _wrapped(directory: Path, listing: "_Listing") -> Path:
 
 
 def _check_inner_folders(directory: Path, listing: "_Listing") -> None:
-    """Refuse folders of cameras or dates with the same class folders inside each: they are no classes.
+    """Refuse folders of cameras or dates with the same class folders inside each: they are not classes.
 
     Raises:
         PermanentError: Several folders have pictures only in folders inside, whose names repeat.
@@ -304,7 +304,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _is_folder(path: Path) -> bool:
-    """Return True for a folder, False also for what cannot be looked at, such as a name that is too long."""
+    """Return True for a folder; False also for a path that cannot be examined, as with too long a name."""
     try:
         return path.is_dir()
     except OSError:

@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cloud.dataset.schema import ImportOutcome, Row, Split
+from cloud.dataset.rows.row_changes import ImportOutcome
+from cloud.dataset.schema import Row, Split
 
 
 @dataclass(frozen=True, slots=True)

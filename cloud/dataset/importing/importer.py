@@ -10,7 +10,8 @@ from cloud.dataset.importing.entry import Entry, Item, PassedOver, is_archive, i
 from cloud.dataset.importing.hold_out import Photo, choose_gold
 from cloud.dataset.importing.import_result import ImportOptions, ImportResult, count_photo
 from cloud.dataset.importing.picture import MAX_IMAGE_BYTES, Read, try_read
-from cloud.dataset.schema import ImportOutcome, Record, Row, apply_import
+from cloud.dataset.rows.row_changes import ImportOutcome, apply_import
+from cloud.dataset.schema import Record, Row
 from cloud.dataset.store import HAS_IMAGE, Store
 from cloud.progress import NoProgress, Progress
 from schemas.errors import PermanentError
@@ -115,7 +116,7 @@ def import_entries(
 def _hold_out(
     store: Store | None, items: Sequence[Item], options: ImportOptions, progress: Progress
 ) -> set[str]:
-    """Return the ids of the new photos to hold out; reads every picture once more."""
+    """Return the ids of the new photos to hold out; reads every picture a second time."""
     assert options.hold_out is not None
     photos = {} if store is None else stored_photos(store)
     new: dict[str, Photo] = {}

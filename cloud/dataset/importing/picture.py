@@ -32,7 +32,7 @@ def read_item(item: Item, options: ImportOptions) -> Read:
     A picture of more than 2 MiB or 16 megapixels is scaled down, and another format converted.
 
     Raises:
-        PermanentError: It is no picture that can be read, is damaged or too large, or has no class name.
+        PermanentError: It cannot be read as a picture, is damaged or too large, or has no class name.
         OSError: The file cannot be read.
     """
     subject = f"file {item.name}"
@@ -74,8 +74,10 @@ def try_read(item: Item, options: ImportOptions) -> Read | str:
     """Return a picture, or the reason why it is skipped."""
     try:
         return read_item(item, options)
-    except (PermanentError, OSError) as error:
+    except PermanentError as error:
         return str(error)
+    except OSError as error:
+        return f"file {item.name}: cannot be read: {error.strerror or error}"
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  # one picture must not end the import of all others

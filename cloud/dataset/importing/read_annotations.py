@@ -239,7 +239,7 @@ def _labelled(export: Path, name: str, labels: Iterable[object], default: str | 
     """Return the entry of a picture with one label, or why it has none."""
     given = [one for one in labels if one not in (None, "")]  # 0 is a label
     if not all(isinstance(one, str | int | float) for one in given):
-        return PassedOver(name, "a label that is no text")
+        return PassedOver(name, "a label that is not text")
     distinct = sorted({label_text(one) for one in given if isinstance(one, str | int | float)})
     if len(distinct) > 1:
         return PassedOver(name, f"{len(distinct)} labels: {', '.join(distinct)}")
@@ -256,9 +256,9 @@ def _labelled(export: Path, name: str, labels: Iterable[object], default: str | 
 
 
 def _find(export: Path, name: str) -> list[Path]:
-    """Return where a picture of an export may lie: beside it, or in the usual folders around it.
+    """Return where a picture of an export may be: next to it, or in the usual folders around it.
 
-    Several places are returned if nothing tells which of them is meant.
+    Several places are returned if it is unclear which of them is meant.
     """
     relative = PurePosixPath(name.replace("\\", "/"))
     forms = (relative, relative.name, _UPLOAD_PREFIX.sub("", relative.name))

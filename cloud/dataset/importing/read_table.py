@@ -16,12 +16,14 @@ from cloud.dataset.importing.entry import (
     Item,
     NotAListError,
     PassedOver,
+    files_in,
     is_file,
     listed_item,
 )
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.importing.read_annotations import is_task_address, newest_annotations, task_entry
 from cloud.dataset.schema import Split
+from cloud.dataset.table_cells import cell_text
 from schemas.errors import PermanentError
 
 FILE_COLUMNS = (
@@ -77,7 +79,7 @@ def metadata_tables(directory: Path) -> list[Path]:
     Raises:
         PermanentError: One cannot be read.
     """
-    found = (table for name in METADATA_NAMES for table in sorted(directory.rglob(name)))
+    found = (table for name in METADATA_NAMES for table in files_in(directory, f"**/{name}"))
     return [table for table in found if _any_row(table, lambda row: _first(row, FILE_COLUMNS) is not None)]
 
 
@@ -128,11 +130,12 @@ def _entries(
             yield PassedOver(f"{table.name}:{number}", "no file name")
             continue
         if not isinstance(name, str):
-            yield PassedOver(f"{table.name}:{number}", "a file name that is no text")
+            yield PassedOver(f"{table.name}:{number}", "a file name that is not text")
             continue
         # A blank at the end of a field belongs to the table, unless a file has that name.
         name = name if is_file(table.parent / name) else name.strip()
         given, written = _first(row, LABEL_COLUMNS), _first(row, SPLIT_COLUMNS)
+        given = cell_text(given) if isinstance(given, str) else given
         try:
             side = known_split(written, known=known) or split
         except PermanentError as error:
@@ -196,7 +199,7 @@ def known_split(written: object, *, known: bool) -> Split | None:
         known: Whether one of the column's values is a split; else it is about something else.
 
     Raises:
-        PermanentError: It is no split, in a column of splits.
+        PermanentError: The column is one of splits, and this is not the name of a split.
     """
     if written is None or not known:
         return None
@@ -232,7 +235,7 @@ def _delimiter(file: TextIO) -> str:
 
 
 def _readable_rows(rows: "csv.DictReader[str]") -> Iterator[tuple[int, Mapping[str, object] | str]]:
-    """Yield each row, or why it cannot be read: one such row costs itself alone."""
+    """Yield each row, or why it cannot be read; the other rows are unaffected."""
     while True:
         try:
             row = next(rows)
@@ -262,7 +265,7 @@ def _open(table: Path) -> TextIO:
     try:
         with table.open("rb") as file:
             is_wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        # A byte-order mark is no part of the first name; a file name may be any bytes.
+        # A byte-order mark does not belong to the first name; a file name may be any bytes.
         encoding, errors = ("utf-16", "replace") if is_wide else ("utf-8-sig", "surrogateescape")
         return table.open(encoding=encoding, errors=errors, newline="")
     except OSError as error:

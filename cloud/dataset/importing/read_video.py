@@ -132,11 +132,11 @@ def _clock(
     source: str,
     began: float,
 ) -> tuple[Callable[[], float], Callable[[float], str]]:
-    """Return what tells the time of the present frame in seconds, and what names a frame."""
+    """Return a function for the time of the present frame in seconds, and one that names a frame."""
     if not is_stream(source):
         file = Path(source).name
         return lambda: capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, lambda at_s: f"{file}@{at_s:.1f}s"
-    # For a stream without times of its own, such as MJPEG, OpenCV counts frames at a rate that it assumes.
+    # For a stream without timestamps, such as MJPEG, OpenCV counts frames at a rate that it assumes.
     url = without_secrets(source)
     return lambda: time.monotonic() - began, lambda _: f"{url}@{_now()}"
 

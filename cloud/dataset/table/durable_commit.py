@@ -131,7 +131,7 @@ def replace(
     quoted = ", ".join(f"'{value}'" for value in records[key].to_pylist())
     changed, emptied = without_rows(holding, f"{key} IN ({quoted})")
     added = list(write_fragments(records, dataset, mode="append"))
-    # The data must be on the disk before the manifest that refers to it. The transaction file need not be:
+    # The data must be on the disk before the manifest that refers to it, the transaction file not:
     # the manifest repeats its content.
     sync_fragments(root, [*added, *changed])
     if changed or emptied:
@@ -215,7 +215,7 @@ def manifest_name(version: int) -> str:
 
 
 def make_folders(root: Path) -> None:
-    """Create the table's folders and sync their names, so that commits need not."""
+    """Create the table's folders and sync their names, so that commits do not have to."""
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for folder_path in (root / "_refs", root, root.parent):

@@ -1,4 +1,4 @@
-"""Which fragments of a table may hold which photos, so that a write need not read the column of ids.
+"""Which fragments of a table may hold which photos, so that a write does not have to read the column of ids.
 
 A photo that arrives is nearly always new. Without this, finding that out reads the ids of the whole table,
 once per commit.
@@ -102,5 +102,5 @@ def _any_common(ordered: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> bool
 
 
 def _file_of(fragment: lance.LanceFragment) -> str:
-    # Not the fragment's number: those of a table that was created anew begin again.
+    # Not the fragment's number: numbers restart when a table is deleted and created again.
     return str(fragment.metadata.files[0].path)

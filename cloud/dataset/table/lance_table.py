@@ -1,6 +1,5 @@
 """Open a Lance table: create it, add missing columns, compact fragments and remove old versions."""
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,12 @@ from cloud.dataset.table.durable_commit import (
     writer_lock,
 )
 from cloud.dataset.table.known_ids import KnownIds
+from cloud.dataset.table.lance_errors import (
+    VersionRemovedError,
+    is_bad_query,
+    is_damaged_file,
+    lance_message,
+)
 from cloud.dataset.table.lance_package import Compaction, lance
 from schemas.errors import PermanentError, TransientError
 
@@ -33,13 +38,6 @@ _PURGE_ATTEMPTS = 20
 BATCH_ROWS = 32
 """Images in one read batch; Lance holds several batches at a time."""
 
-# Lance appends the position in its Rust source, and sometimes a backtrace on further lines.
-_RUST_SOURCE = re.compile(r"(, \S+\.rs:\d+:\d+.*|\n.*)", re.DOTALL)
-
-_BAD_QUERY = re.compile(
-    "Invalid user input: (Schema error|Error parsing|Error during planning|Error resolving|The filter)"
-)
-_BAD_FILE = re.compile("Invalid user input|Not found: .*data|fill whole buffer|orrupt|UTF-8")
 
 log = structlog.get_logger()
 
@@ -57,10 +55,6 @@ class CompactionResult:
     fragments_removed: int = 0
     fragments_added: int = 0
     conflicts: int = 0
-
-
-class VersionRemovedError(TransientError):
-    """The version that is read was removed meanwhile; the newest one can be read."""
 
 
 def _new_session() -> lance.Session:
@@ -177,8 +171,7 @@ class Table:
 
     def transient_error(self, problem: str, error: Exception) -> TransientError:
         """Return the error to raise where Lance or the disk fails."""
-        damaged = _BAD_FILE.search(str(error)) is not None
-        hint = "'gleaner cloud repair' finds damaged files" if damaged else None
+        hint = "'gleaner cloud repair' finds damaged files" if is_damaged_file(error) else None
         return TransientError(f"table {self.url} {problem}: {lance_message(error)}", hint=hint)
 
     @contextmanager
@@ -195,14 +188,13 @@ class Table:
         try:
             yield
         except (OSError, ValueError) as error:  # Arrow's errors are ValueErrors
-            # Lance calls a damaged file invalid input, too.
-            if _BAD_QUERY.search(str(error)):
+            if is_bad_query(error):
                 raise ValueError(lance_message(error)) from None
             raise self.transient_error(problem, error) from error
 
     @contextmanager
     def reading(self, dataset: lance.LanceDataset) -> Iterator[None]:
-        """Map errors as `map_errors` does, and tell a version that was removed meanwhile from damaged files.
+        """Map errors as `map_errors` does, and distinguish a version removed meanwhile from damaged files.
 
         The caller does not hold the lock.
 
@@ -231,7 +223,7 @@ class Table:
         return sum(fragment.physical_rows < _ROWS_PER_FRAGMENT for fragment in fragments)
 
     def compact(self, *, remove_deleted: bool = False) -> CompactionResult:
-        """Rewrite small fragments into larger ones, while writers go on.
+        """Rewrite small fragments into larger ones, concurrently with writers.
 
         A rewrite whose rows were changed by a writer is dropped and counted. Memory: some batches of 32
         images.
@@ -394,8 +386,3 @@ class Table:
         if missing:
             dataset.add_columns(pa.schema(missing))
             log.info("table.migrated", table=self.url, columns=[field.name for field in missing])
-
-
-def lance_message(error: Exception) -> str:
-    """Return Lance's message without the position in its source."""
-    return _RUST_SOURCE.sub("", str(error))

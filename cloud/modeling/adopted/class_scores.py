@@ -53,7 +53,7 @@ def choose_output(widths: Mapping[str, int | None], classes: Sequence[str], want
 
 
 def tell_scores(values: Floats, classes: int) -> Scores:
-    """Tell logits from probabilities by some outputs `[N, W]`.
+    """Distinguish logits from probabilities by some outputs `[N, W]`.
 
     Raises:
         AdoptionError: the numbers are not finite, not as many as there are classes, or may be either.

@@ -132,7 +132,7 @@ class LiteRTGraph:
         return values[output]
 
     def before_softmax(self, output: int) -> int:
-        """Return the tensor whose softmax an output is; the output itself if it is no softmax."""
+        """Return the tensor whose softmax an output is; the output itself if it is not a softmax."""
         producers = {operator.outputs[0]: operator for operator in self._graph.operators}
         position = output
         while position in producers:

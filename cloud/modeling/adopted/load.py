@@ -42,4 +42,4 @@ def load_model(source: ModelSource) -> ForeignModel:
         return load_onnx(source)
     if path.suffix in _REFUSED:
         raise AdoptionError(f"{path}: {_REFUSED[path.suffix]}")
-    raise AdoptionError(f"{path} is no model that can be adopted", hint=f"name {_FORMS}")
+    raise AdoptionError(f"{path} is not a model that can be adopted", hint=f"name {_FORMS}")

@@ -171,7 +171,7 @@ class AdoptedNetwork(tf.Module):  # type: ignore[misc] # TensorFlow ships no typ
         preprocessing: complete, with a size.
         resources: what `call` uses: variables, tables, a loaded SavedModel; saved with the network.
         identity: digest of all that decides the outputs, 16 bytes.
-        scores: what the model gives; None to tell by its outputs for `samples`.
+        scores: what the model gives; None to infer it from its outputs for `samples`.
         samples: pixels float32 `[n, S, S, 3]` in 0 to 255 of ordinary photos.
         classes: K.
         reference: what its outputs for `samples` are compared with; None if it is the model itself.
@@ -180,7 +180,7 @@ class AdoptedNetwork(tf.Module):  # type: ignore[misc] # TensorFlow ships no typ
         input_shape: `(None, S, S, 3)`: square, float32 in 0 to 255.
 
     Raises:
-        AdoptionError: the model cannot be run on the samples, or its outputs are no scores.
+        AdoptionError: the model cannot be run on the samples, or its outputs are not scores.
     """
 
     def __init__(

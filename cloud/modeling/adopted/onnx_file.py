@@ -155,7 +155,7 @@ class OnnxGraph:
         return plain(found)
 
     def before_softmax(self, output: str) -> str:
-        """Return the tensor whose softmax an output is; the output itself if it is no softmax."""
+        """Return the tensor whose softmax an output is; the output itself if it is not a softmax."""
         for name, inputs, outputs, attributes in self._nodes:
             if outputs[0] == output and name == "Softmax" and attributes.get("axis", -1) in {-1, 1}:
                 return inputs[0]

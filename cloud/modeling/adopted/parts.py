@@ -20,14 +20,14 @@ _MAX_STEM = 40
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model file, and what the user says about it.
+    """A model file, and what the user stated about it.
 
     Attributes:
         path: of the file, or of the folder of a SavedModel.
         classes: names in the order of the scores.
         preprocessing: None if the model takes encoded photos or 8-bit pixels.
         output: name of the output with the scores; None if only one can have them.
-        scores: what they are; None to tell by their values.
+        scores: what they are; None to infer it from their values.
         samples: encoded ordinary photos that the model is tried on, at least one.
     """
 
@@ -39,7 +39,7 @@ class ModelSource:
     scores: Scores | None = None
 
     def identity(self) -> bytes:
-        """Return the digest of the model's files and of what was said about it, 16 bytes."""
+        """Return the digest of the model's files and of the user's statements, 16 bytes."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((self.classes, self.preprocessing, self.output, self.scores)).encode())
         files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))
@@ -91,7 +91,7 @@ def wrapped(
     """Return a foreign function as a network whose embedding is its logits.
 
     Args:
-        source: the file, and what was said about it.
+        source: the file, and what the user stated about it.
         call: from the foreign input to the scores `[N, W]`.
         inputs: the foreign input.
         resources: what `call` uses.

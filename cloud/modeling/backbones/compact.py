@@ -1,6 +1,6 @@
 """Small network that is trained from scratch on a CPU, for small pictures of what ImageNet does not have.
 
-Frozen ImageNet features tell cats from dogs; they do not read the digits of a meter. With some hundreds of
+Frozen ImageNet features distinguish cats from dogs; they do not read the digits of a meter. With hundreds of
 labels this network does, in minutes (docs/experiments.md).
 
 Source: Simonyan and Zisserman, Very Deep Convolutional Networks (ICLR 2015): pairs of 3 x 3 convolutions;
@@ -31,7 +31,7 @@ def build() -> keras.Model:
     for filters in _FILTERS:
         x = _convolution(_convolution(x, filters), filters)
         x = keras.layers.MaxPooling2D()(x)
-    # Not averaged over the places: where a stroke is tells a 6 from a 9.
+    # Not averaged over the places: the position of a stroke distinguishes a 6 from a 9.
     x = _convolution(x, EMBEDDING_DIM, kernel=x.shape[1], padding="valid")
     return keras.Model(inputs, keras.layers.Flatten()(x), name="compact")
 

@@ -18,7 +18,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.modeling.backbones.base import Backbone, BackboneUnavailableError
+from cloud.modeling.backbone_names import BackboneUnavailableError
+from cloud.modeling.backbones.base import Backbone
 from cloud.modeling.backbones.torch_weights import read_checkpoint
 from cloud.modeling.decoding import CHANNELS
 from schemas.distribution import install_command
@@ -124,8 +125,8 @@ def build(variant: Variant) -> keras.Model:
 def build_grid() -> keras.Model:
     """Build the first stages of Lite0, with ImageNet weights and without averaging over all places.
 
-    Where a stroke is tells a 6 from a 9. The later stages forget it, and know things that signs, digits and
-    gauges do not have (docs/experiments.md).
+    The position of a stroke distinguishes a 6 from a 9. The later stages lose it, and know things that signs,
+    digits and gauges do not have (docs/experiments.md).
 
     Returns:
         float32 `[None, 64, 64, 3]` to float32 `[None, 1360]`, not trainable.

@@ -96,7 +96,7 @@ class _TensorUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: tuple[str, np.dtype[np.generic], str, str, int, None]) -> _Storage:
         kind, dtype, key, _location, elements, view = pid
         if kind != "storage" or view is not None or not isinstance(dtype, np.dtype):
-            raise pickle.UnpicklingError(f"a persistent id that is no whole storage: {kind!r}")
+            raise pickle.UnpicklingError(f"a persistent id that is not a whole storage: {kind!r}")
         return _Storage(str(key), dtype, int(elements))
 
 

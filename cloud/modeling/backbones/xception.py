@@ -10,7 +10,8 @@ from pathlib import Path
 
 import keras
 
-from cloud.modeling.backbones.base import Backbone, BackboneUnavailableError
+from cloud.modeling.backbone_names import BackboneUnavailableError
+from cloud.modeling.backbones.base import Backbone
 from cloud.modeling.backbones.xception_weights import PACKAGE, find_model, load_weights, model_at_hand
 from cloud.modeling.decoding import CHANNELS
 
@@ -75,7 +76,7 @@ def _network(weights: str | None) -> keras.Model:
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
     """Limit the wait for a silent server."""
-    # Keras has no timeout: behind a firewall that drops packets it would wait for ever.
+    # Keras has no timeout: behind a firewall that drops packets it would hang.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,26 +1,32 @@
 """A head for each group of devices, where held-out labels of the group prefer it to the shared head.
 
 The shared head's answers to photos that it was not trained on are what a group's head starts from, so it
-learns only what the devices of the group have of their own. Plain functions on arrays.
+learns only how the devices of the group differ. Plain functions on arrays.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.evaluation.promotion_gate import Comparison, PairedPredictions, compare
+from cloud.evaluation.paired_comparison import Comparison, PairedPredictions, compare
 from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.linear_head import Head, fit_temperature
-from cloud.modeling.offset_head import Inputs, apply_head, fit_offset, log_probabilities, packed
+from cloud.modeling.offset_head import (
+    Inputs,
+    apply_head,
+    fit_offset,
+    for_embeddings,
+    log_probabilities,
+    packed,
+)
 from cloud.training.sample_weights import folds
 from schemas.groups.heads import MIN_PROBABILITY, GroupHead, most_heads
 from schemas.groups.membership import NO_GROUP
 
 MIN_OWN_LABELS = 20
-"""Held-out labels of a group from which on it may get a head of its own."""
+"""Held-out labels of a group from which on it may get its own head."""
 MIN_TRIED_LABELS = 10
 """Held-out labels of a group from which on the heads of other groups are tried."""
 OWN, ALIGNED = "own", "aligned"
@@ -85,6 +91,14 @@ class GroupFits:
         """Heads by group, of those that have one."""
         return {fit.name: fit.head for fit in self.fits if fit.head is not None}
 
+    def for_embeddings(self, shared: Head) -> "GroupFits":
+        """Return the heads for embeddings, where they are for what the shared head says of them."""
+        fits = [
+            fit if fit.head is None else replace(fit, head=for_embeddings(fit.head, shared))
+            for fit in self.fits
+        ]
+        return replace(self, fits=tuple(fits))
+
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
@@ -109,6 +123,7 @@ def fit_groups(
     aligned: Aligned | None = None,
     whitened: bool = False,
     duplicates: Ints | None = None,
+    width: int | None = None,
     seed: int = 0,
 ) -> GroupFits:
     """Choose a head for each group, where it is significantly better than the shared one.
@@ -126,6 +141,7 @@ def fit_groups(
         aligned: the head on aligned embeddings; None if it is not tried.
         whitened: whether the shared head is on whitened principal components.
         duplicates: numbers of the groups of near-duplicates, `[M]`; None if no two photos show the same.
+        width: length of the embeddings that edges see; None: D.
         seed: of the folds.
     """
     names = sorted(set(groups) - {NO_GROUP})
@@ -140,7 +156,7 @@ def fit_groups(
         return _Members(at, every[at], embeddings[at], probabilities[at], likely[at], labels[at], shows)
 
     by_name = {name: members(np.flatnonzero(of == name)) for name in names}
-    # Its gain is small and in all groups alike: too few labels of one group would not tell it from chance.
+    # Its gain is small and the same in all groups: the few labels of one group could not show it.
     together = members(np.flatnonzero(of != NO_GROUP))
     helps = aligned is not None and together.prefer(aligned.probabilities[together.at])
 
@@ -163,7 +179,7 @@ def fit_groups(
     }
     chosen = [_choose(name, by_name[name], first[name], zoo) for name in names]
     answers = {fit.name: (by_name[fit.name].at, one.answers) for fit, one in chosen if one is not None}
-    most = most_heads(probabilities.shape[1], embeddings.shape[1])
+    most = most_heads(probabilities.shape[1], width or embeddings.shape[1])
     return GroupFits(_limited([fit for fit, _ in chosen], most), answers)
 
 
@@ -193,7 +209,7 @@ class _Members:
         return float((probabilities.argmax(axis=1) == self.labels).mean())
 
     def prefer(self, answers: Floats, tried: int = 1) -> bool:
-        """Decide whether the gain of the best of several heads over the shared one is no chance.
+        """Decide whether the gain of the best of several heads over the shared one is significant.
 
         A t-test of the paired losses, with Bonferroni's correction for those that were tried.
         """
@@ -277,19 +293,6 @@ def _choose(
     if not better:
         return replace(fit, reason="no head is significantly better on held-out labels"), None
     return replace(fit, head=best.head), best
-
-
-def without_heads(groups: Iterable[str]) -> tuple[GroupFit, ...]:
-    """Return that no group has a head, where the network is trained from scratch.
-
-    The network of each fold is another one, so that nothing can be held out from a head on the final one.
-
-    Args:
-        groups: of each photo with a human label.
-    """
-    labels = Counter(group for group in groups if group != NO_GROUP)
-    reason = "the network was trained from scratch, and has one head"
-    return tuple(GroupFit(name, labels[name], reason=reason) for name in sorted(labels))
 
 
 def confirmed_on_gold(

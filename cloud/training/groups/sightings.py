@@ -12,7 +12,7 @@ from cloud.modeling.kernels import is_usable
 from cloud.registry.model_card import Card
 
 MAX_PHOTOS = 300
-"""Most photos of a device that are read, the newest first: they tell mean and scale of its embeddings."""
+"""Most photos of a device that are read, the newest first: they give mean and scale of its embeddings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def read_sightings(
 
     Args:
         store: The dataset.
-        cards: Of all versions: they tell which network embedded a sample.
+        cards: Of all versions: they say which network embedded a sample.
         groups: By node and name of the device.
         version: Of the dataset, None for the newest.
 

@@ -1,4 +1,4 @@
-"""Tell in memory which photos surely have no row in a table: only the others are looked up on the disk."""
+"""Know in memory which photos certainly have no row in a table: only the others are looked up on the disk."""
 
 from collections.abc import Iterable
 
@@ -10,16 +10,16 @@ _BITS_PER_BYTE = 8
 
 
 class RecordedKeys:
-    """The keys of the newest rows of a table: never misses one of them, and takes few others for one.
+    """The keys of the newest rows of a table: no false negatives, few false positives.
 
     A Bloom filter with one hash function in two generations. When the younger one has as many keys as the
-    table keeps rows, the older one, whose rows are all deleted by then, is replaced.
+    table keeps rows, all rows of the older one are deleted, and it is replaced.
 
-    Bounded: 4 to 8 bytes for each key that is kept, 32 MB at most; up to an eighth of the keys without a row
-    are taken for recorded, more if `kept` is above 8 million.
+    Bounded: 4 to 8 bytes for each key that is kept, 32 MB at most. Up to an eighth of the keys without a row
+    are false positives, more if `kept` is above 8 million.
 
     Args:
-        kept: Most keys that are added as long as the row of an earlier one is there.
+        kept: Rows that the table keeps: after as many newer ones a row is deleted.
     """
 
     def __init__(self, kept: int) -> None:
@@ -39,7 +39,7 @@ class RecordedKeys:
             self._count += 1
 
     def __contains__(self, key: PhotoKey) -> bool:
-        """Return False if the photo surely has no row."""
+        """Return False if the photo certainly has no row."""
         byte, bit = self._place(key)
         return bool((self._younger[byte] | self._older[byte]) & bit)
 

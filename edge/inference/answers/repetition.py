@@ -18,8 +18,8 @@ def judge(
 ) -> Repetition:
     """Return whether to repeat the recorded result, to ask again, or to refuse the photo.
 
-    A photo with its own id is answered once. A bare image has the id of its bytes, and whoever sends
-    the same file later wants a new answer, by the version that is in service then.
+    A photo with its own id is answered once. A bare image has the id of its bytes, and the same file sent
+    later is a new question, answered by the version in service at that time.
 
     Args:
         entry: The photo that arrived.

@@ -164,7 +164,7 @@ class Responder:
                 await self._bus.publish(RESULT, result, node=result.node, device=result.device)
                 break
             except PublishRefusedError as error:
-                # Its sender keeps the photo, and asks again; held here, it would take the place of others.
+                # Its sender keeps the photo and sends it again; kept here, it would occupy a place in flight.
                 self._bus.counters.add("result.refused")
                 log.error("result.refused", device=result.device, photo_id=result.photo_id, error=str(error))  # noqa: TRY400
                 break
@@ -175,7 +175,7 @@ class Responder:
                 self._bus.counters.add("result.too_large")
                 log.error("result.too_large", photo_id=result.photo_id, error=str(error))  # noqa: TRY400
                 if (short := results.shortened(result)) == result:
-                    break  # acknowledged all the same: no later attempt can end otherwise
+                    break  # and acknowledge it: a later attempt would fail in the same way
                 result = short
         entry.ack()  # not before the broker has the result: a crash in between would lose it
         if entry.span is not None:

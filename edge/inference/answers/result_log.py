@@ -87,7 +87,7 @@ def record(
         connection: In a transaction.
         results: Of a photo that has one already, the recorded one stays.
         kept: How many rows stay.
-        images: Encoded images by key, where they are known, to tell another picture with the same id.
+        images: Encoded images by key, where they are known, to detect another picture with the same id.
     """
     images = images or {}
     connection.executemany(

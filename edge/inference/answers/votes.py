@@ -3,6 +3,7 @@
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 
+from bus.newest import put_newest
 from schemas.messages import Photo, Policy
 from schemas.policy_rules import MAX_FRAMES, Vote
 
@@ -22,7 +23,7 @@ class Votes:
         self._latest: OrderedDict[str, deque[tuple[str, str]]] = OrderedDict()
 
     def set_rules(self, policy: Policy) -> None:
-        """Take the rules of a policy; the answers so far go on voting."""
+        """Take the rules of a policy; the answers so far still vote."""
         self._vote, self._by_device = policy.vote, policy.votes
 
     def forget(self, covers: Callable[[str, str], bool]) -> None:
@@ -34,16 +35,14 @@ class Votes:
     def confirm(self, photo: Photo, label: str) -> bool | None:
         """Add an answer to its device's; return whether it counts, None where no vote is set.
 
-        A late photo does not vote, because it tells nothing about what the camera sees now. A photo that is
+        A late photo does not vote, because it does not show what the camera sees now. A photo that is
         classified twice, after a redelivery, votes once.
         """
         vote = self._by_device.get(photo.device, self._vote)
         if vote.frames == 1 or photo.historical:
             return None
         latest = self._latest.setdefault(photo.device, deque(maxlen=MAX_FRAMES))
-        self._latest.move_to_end(photo.device)
-        if len(self._latest) > MAX_DEVICES:
-            self._latest.popitem(last=False)
+        put_newest(self._latest, photo.device, latest, MAX_DEVICES)
         if all(photo_id != photo.photo_id for photo_id, _ in latest):
             latest.append((photo.photo_id, label))
         voting = list(latest)[-vote.frames :]

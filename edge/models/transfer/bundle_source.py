@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import urlsplit
 
-import fsspec
-
 from bus.file_url import path_of
-from bus.http_source import HttpSource
+from bus.http_source import ANYWHERE, HttpSource, Reach
 from edge.models.bundle import BundleError
 from schemas.errors import PermanentError, TransientError
 from schemas.messages import Release
@@ -58,7 +56,7 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class Traffic:
-    """What a download costs: counted while it runs, so also if it fails.
+    """Costs of a download, counted while it runs, so also if it fails.
 
     Attributes:
         fetched_bytes: that came from the URL.
@@ -93,12 +91,15 @@ def scheme_of(release: Release) -> str:
     return scheme
 
 
-def open_source(url: str, span: tuple[int, int] | None = None) -> AbstractContextManager[Source]:
+def open_source(
+    url: str, span: tuple[int, int] | None = None, reach: Reach = ANYWHERE
+) -> AbstractContextManager[Source]:
     """Open a URL whose scheme is supported.
 
     Args:
         url: Of a file.
         span: Offset and number of bytes to read; the whole file by default. Only a file may give more.
+        reach: How an HTTP server is reached.
     """
     scheme = urlsplit(url).scheme
     if scheme == "file":  # fsspec would take `%20` in it for three characters, and `*` or `::` for its own
@@ -106,7 +107,9 @@ def open_source(url: str, span: tuple[int, int] | None = None) -> AbstractContex
         file.seek(0 if span is None else span[0])
         return file
     if scheme in ("http", "https"):  # fsspec reads a partial answer whole, before any size is known
-        return HttpSource(url, _READ_S, span)
+        return HttpSource(url, _READ_S, span, reach)
+    import fsspec  # noqa: PLC0415  # 2 MB and a twentieth of the start, and few sites release by S3
+
     if span is None:
         source: AbstractContextManager[Source] = fsspec.open(url, "rb")
         return source
@@ -191,5 +194,5 @@ def sync(file: BinaryIO, target: Path) -> None:
 
 
 def _shown(text: str, release: Release) -> str:
-    """Return what a library says about a release, without the secrets of its URL."""
+    """Return a library's message about a release, without the secrets of its URL."""
     return text.replace(release.url, without_secrets(release.url))

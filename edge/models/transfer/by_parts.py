@@ -9,12 +9,12 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from bus.http_source import HttpError
+from bus.http_source import ANYWHERE, HttpError, Reach
 from edge.models.transfer.bundle_source import (
     Abandoned,
     Traffic,
@@ -41,7 +41,13 @@ File = TypeVar("File", bound=BinaryIO)
 
 
 def fetch_by_parts(
-    release: Release, target: Path, installed: Sequence[Installed], traffic: Traffic, abandoned: Abandoned
+    release: Release,
+    target: Path,
+    installed: Sequence[Installed],
+    traffic: Traffic,
+    abandoned: Abandoned,
+    *,
+    reach: Reach = ANYWHERE,
 ) -> Lists:
     """Write the bundle of a release that has parts to a file, and verify it.
 
@@ -51,6 +57,7 @@ def fetch_by_parts(
         installed: Versions of which parts are used.
         traffic: Counts the bytes.
         abandoned: Asked during the download; True ends it.
+        reach: How an HTTP server is reached.
 
     Returns:
         The lists of its parts.
@@ -63,12 +70,12 @@ def fetch_by_parts(
     """
     scheme_of(release)
     with fetch_errors(release):
-        lists = _fetch_lists(release, [one.lists for one in installed], traffic, abandoned)
+        remote = _Remote(release.url, traffic, abandoned, reach)
+        lists = _fetch_lists(release, [one.lists for one in installed], remote)
         wanted = decode_part_list(lists.parts)
         if (wanted.sha256, wanted.size_bytes) != (release.sha256, release.size_bytes):
             raise PartsError("the list of parts is of another bundle than the released one")
         with writing(target, keep=True) as file:
-            remote = _Remote(release.url, traffic, abandoned)
             with disk_errors(target):
                 file.truncate(release.size_bytes)
             _assemble(_Copy(file, target), wanted, [one.bundle for one in installed], remote)
@@ -82,24 +89,16 @@ def fetch_by_parts(
     return lists
 
 
-def _fetch_lists(
-    release: Release, holders: Sequence[Holder], traffic: Traffic, abandoned: Abandoned
-) -> Lists:
-    list_parts = _Remote(_beside(release.url, 2 * SUFFIX), traffic, abandoned).read_all(_MOST_LIST_BYTES)
+def _fetch_lists(release: Release, holders: Sequence[Holder], remote: "_Remote") -> Lists:
+    list_parts = remote.beside(2 * SUFFIX).read_all(_MOST_LIST_BYTES)
     if (digest := hashlib.sha256(list_parts).hexdigest()) != release.parts:
         raise PartsError("list of parts", expected=f"sha256 {release.parts}", got=digest)
     wanted = decode_part_list(list_parts)
     if wanted.size_bytes > min(_LONGEST_LIST_BYTES, _SHORT_LIST_BYTES + release.size_bytes // 8):
         raise PartsError(f"the list of parts is too long: {wanted.size_bytes} bytes")
     copy = _Copy(io.BytesIO())
-    _assemble(copy, wanted, holders, _Remote(_beside(release.url, SUFFIX), traffic, abandoned))
+    _assemble(copy, wanted, holders, remote.beside(SUFFIX))
     return Lists(copy.file.getvalue(), list_parts)
-
-
-def _beside(url: str, suffix: str) -> str:
-    """Return the URL of a list: the path of the bundle's with a suffix, before a query."""
-    parts = urlsplit(url)
-    return parts._replace(path=parts.path + suffix).geturl()
 
 
 class _Copy(Generic[File]):
@@ -181,15 +180,22 @@ class _Remote:
         url: Its URL.
         traffic: Counts what is read.
         abandoned: Asked with each piece; True ends the download.
+        reach: How its server is reached.
     """
 
     url: str
     traffic: Traffic
     abandoned: Abandoned
+    reach: Reach
+
+    def beside(self, suffix: str) -> "_Remote":
+        """Return the file whose path has a suffix, before a query."""
+        parts = urlsplit(self.url)
+        return replace(self, url=parts._replace(path=parts.path + suffix).geturl())
 
     def read_all(self, most_bytes: int) -> bytes:
         """Return the content of a small file."""
-        with _missing_is_final(), open_source(self.url) as source:
+        with _missing_is_final(), open_source(self.url, reach=self.reach) as source:
             content = b"".join(chunks(source, most_bytes, self.traffic, self.abandoned))
         if len(content) > most_bytes:
             raise PartsError(f"the list of parts is longer than {most_bytes} bytes")
@@ -199,7 +205,7 @@ class _Remote:
         """Fetch parts that follow each other; each is verified before it is written."""
         start, waiting, received = run[0].start, deque(run), bytearray()
         size_bytes = run[-1].start + run[-1].size_bytes - start
-        with _missing_is_final(), open_source(self.url, (start, size_bytes)) as source:
+        with _missing_is_final(), open_source(self.url, (start, size_bytes), self.reach) as source:
             for chunk in chunks(source, size_bytes, self.traffic, self.abandoned):
                 received += chunk
                 while waiting and len(received) >= waiting[0].size_bytes:

@@ -1,7 +1,7 @@
 """Where the parts of installed versions are on this node's disk. Blocking.
 
 The disk has the files of a bundle, and not the tar that its list of parts describes. So a version that was
-put together from parts gets a file `.parts` beside its manifest: its lists, where each file lay in the tar,
+put together from parts gets a file `.parts` next to its manifest: its lists, where each file was in the tar,
 and the bytes between the files. What is read through it is compared with its digest each time.
 """
 
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from bus.atomic_file import write_atomic
+from schemas.errors import DECODE_ERRORS
 from schemas.parts import Part, PartsError, decode_part_list, part_digest
 
 NAME = ".parts"
@@ -98,7 +99,7 @@ def read_installed(directories: Sequence[Path]) -> Iterator[Installed]:
         try:
             layout = msgspec.msgpack.decode((directory / NAME).read_bytes(), type=_Layout)
             parts, list_parts = (_by_digest(encoded) for encoded in layout.lists)
-        except (OSError, msgspec.MsgspecError, PartsError):
+        except (OSError, PartsError, *DECODE_ERRORS):
             continue
         yield Installed(
             Holder(list_parts, _reader(layout.lists.parts)), Holder(parts, _Tar(directory, layout).read)

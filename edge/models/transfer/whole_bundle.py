@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from bus.http_source import ANYWHERE, Reach
 from edge.models.bundle import BundleError
 from edge.models.transfer.bundle_source import (
     Abandoned,
@@ -21,7 +22,11 @@ from schemas.text import without_secrets
 
 
 def fetch(
-    release: Release, target: Path, abandoned: Abandoned = lambda: False, traffic: Traffic | None = None
+    release: Release,
+    target: Path,
+    abandoned: Abandoned = lambda: False,
+    traffic: Traffic | None = None,
+    reach: Reach = ANYWHERE,
 ) -> None:
     """Download the bundle to a file and verify its size and digest.
 
@@ -30,6 +35,7 @@ def fetch(
         target: The file to write.
         abandoned: Asked with each piece; True ends the download.
         traffic: Counts its bytes.
+        reach: How an HTTP server is reached.
 
     Raises:
         FetchError: The URL cannot be read now, is too slow, or the download was abandoned.
@@ -38,7 +44,7 @@ def fetch(
     """
     scheme_of(release)
     digest, size_bytes = hashlib.sha256(), 0
-    with fetch_errors(release), open_source(release.url) as source, writing(target) as copy:
+    with fetch_errors(release), open_source(release.url, reach=reach) as source, writing(target) as copy:
         _check_size(release, _stated_size(source))
         for chunk in chunks(source, release.size_bytes, traffic or Traffic(), abandoned):
             with disk_errors(target):

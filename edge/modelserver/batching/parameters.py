@@ -61,7 +61,7 @@ def _message_class() -> type:
     )
     message = file.message_type.add(name="BatchingParameters")
     for number, (name, wrapper) in enumerate(_WRAPPED, 1):
-        # Wrapper messages tell an absent field from a zero, which a plain proto3 field cannot.
+        # Wrapper messages distinguish an absent field from a zero, which a plain proto3 field cannot.
         message.field.add(
             name=name,
             number=number,

@@ -206,7 +206,7 @@ class BatchScheduler:
                 servable, fetches, batch = ready
                 _run_batch(servable, fetches, batch, self._parameters)
         except BaseException as error:
-            self._on_failure(error)  # without this thread, callers would wait for ever: the server has to end
+            self._on_failure(error)  # without this thread callers would hang, so the server has to end
             raise
 
     def _next(self) -> tuple[Servable, tuple[str, ...], Batch] | None:

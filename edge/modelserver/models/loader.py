@@ -171,12 +171,12 @@ class Loader:
             version = start_attempt(model.versions.get(number))
             repository.set_version(name, number, version, model.errors.get(number))
         try:
-            # Without the lock: requests and reloads go on during a load, which takes seconds.
+            # Without the lock: requests and reloads continue during a load, which takes seconds.
             servable = self._load(name, number, path)
         except ServingError as error:
             self._load_failed(name, number, version, error)
             return
-        except OSError as error:  # removed meanwhile, or damaged: the other versions go on
+        except OSError as error:  # removed meanwhile, or damaged: the other versions are unaffected
             unread = ServingError(Code.INTERNAL, f"{path} cannot be read: {error}")
             self._load_failed(name, number, version, unread)
             return

@@ -1,4 +1,4 @@
-"""Serve the metrics over HTTP, in a thread of their own."""
+"""Serve the metrics over HTTP, in a separate thread."""
 
 import asyncio
 import threading

@@ -22,7 +22,7 @@ _UNKNOWN = ""
 
 
 class RequestMetrics:
-    """What Prometheus is told about requests. Thread-safe.
+    """Metrics of requests for Prometheus. Thread-safe.
 
     Args:
         is_served: Returns whether a model of this name is served. Others share one series, because a client

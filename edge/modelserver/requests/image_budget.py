@@ -20,7 +20,7 @@ _MAX_EMBEDDED = 16
 def within_budget(runner: Runner, limits: ImageLimits) -> Runner:
     """Return a runner that refuses feeds with a JPEG or PNG that is not acceptable.
 
-    A call then costs no other one its time or memory: the error is INVALID_ARGUMENT, as for an image that
+    So a call takes no time or memory from others: the error is INVALID_ARGUMENT, as for an image that
     cannot be decoded. An image that decoders read differently is fed in its normal form, so that all runtimes
     give one answer. Images inside other strings (tf.Example) are checked for the budgets only.
     """

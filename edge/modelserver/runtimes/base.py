@@ -1,4 +1,4 @@
-"""What the server needs of a runtime: load a version, and run its signatures."""
+"""Interface of a runtime: load a version, and run its signatures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +39,10 @@ class Signature:
 
 class Program(Protocol):
     """A version in the memory of a runtime; thread-safe."""
+
+    @property
+    def variant(self) -> str:
+        """The LiteRT variant that answers; empty for a graph."""
 
     @property
     def signature_defs(self) -> Mapping[str, messages.SignatureDef]:

@@ -67,7 +67,7 @@ class Network:
         self._pool = ThreadPoolExecutor(threads * MAX_RUNS, thread_name_prefix="modelserver.network")
 
     def run(self, items: Sequence[Any], timeout_s: float | None) -> dict[str, Array]:
-        """Run items, at least one, each by itself.
+        """Run items, at least one, each separately.
 
         Returns:
             Output name to array, of all networks of the chain; those of the items are concatenated.
@@ -92,7 +92,7 @@ class Network:
             for worker in workers:
                 _wait(worker, deadline_s)
         finally:
-            # Neither a decoder nor LiteRT can be interrupted: what runs goes on, the rest never starts.
+            # Neither a decoder nor LiteRT can be interrupted: started items finish, the others never start.
             left.clear()
             for worker in workers:
                 worker.cancel()

@@ -1,4 +1,4 @@
-"""Bound the graph runs in progress, each in a thread pool of its own.
+"""Bound the graph runs in progress, each in a separate thread pool.
 
 Decoding an image cannot be interrupted. In one pool for all runs, as many slow images as the machine has
 cores would stop every other run in the process, also after their callers gave up.

@@ -68,7 +68,7 @@ def choose_variant(path: Path, manifest: Manifest, options: VariantOptions) -> V
     """
     by_name = {variant.name: variant for variant in manifest.variants}
     if options.name != AUTO:
-        if options.name not in by_name:  # the gate of its training refused it: serving must go on
+        if options.name not in by_name:  # its variant gate refused it: serving must not stop
             log.warning("modelserver.variant_missing", path=str(path), wanted=options.name, there=[*by_name])
         return by_name.get(options.name, manifest.variants[0])
     if len(by_name) == 1 or manifest.pixels is None:
@@ -144,7 +144,7 @@ def _key(path: Path, manifest: Manifest) -> str:
 
 
 def processor() -> str:
-    """Return what /proc/cpuinfo says of the processor and its instruction sets; empty if unknown."""
+    """Return the processor and its instruction sets from /proc/cpuinfo; empty if unknown."""
     names = ("model name", "flags", "Features", "CPU implementer", "CPU part", "CPU variant")
     try:
         first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")

@@ -38,7 +38,7 @@ async def test_what_ends_is_not_found():
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_an_interface_that_cannot_announce_is_named():
-    """Before the block begins; `gleaner up` prints the sentence and goes on."""
+    """Before the block begins; `gleaner up` prints the sentence and continues."""
     with pytest.raises(TransientError, match=r"cannot announce the broker on 192\.0\.2\.1: "):
         async with announced("edge-1", "a.example", 8883, "192.0.2.1"):
             pytest.fail("it was announced")

@@ -25,7 +25,7 @@ time.sleep(600)
 
 @pytest.fixture
 def owned(tmp_path, mosquitto):
-    """A broker in a process of its own: folder, port, pid of the broker, and the owner."""
+    """A broker in its own process: folder, port, pid of the broker, and the owner."""
     port = free_port()
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path), str(port)], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -51,7 +51,7 @@ def test_the_broker_of_a_killed_owner_is_replaced(owned):
 
 
 def test_the_broker_of_a_living_owner_is_left_alone(owned, mosquitto):
-    """A second start on the same port is refused, and the first broker goes on."""
+    """A second start on the same port is refused, and the first broker continues."""
     folder, port, pid, _ = owned
     with pytest.raises(BrokerError, match="in use"):
         BrokerProcess(folder, port=port, program=mosquitto).start()

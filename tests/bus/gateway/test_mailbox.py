@@ -60,7 +60,7 @@ async def test_expired_messages_are_dropped_and_counted(counts):
 
 
 async def test_the_last_message_can_be_sent_again_until_cleared(counts):
-    """`put_last_again` queues the last message once more; after `clear` it does nothing."""
+    """`put_last_again` queues the last message again; after `clear` it does nothing."""
     mailbox = make_mailbox(1, counts)
     mailbox.put_last_again()
     assert len(mailbox) == 0

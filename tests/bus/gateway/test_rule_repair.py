@@ -76,14 +76,14 @@ def test_only_rules_that_may_not_work_are_probed(worked_at, expected):
         ([], ROUTES, set()),
     ],
 )
-def test_the_way_down_is_told_from_rules(silent, carrying, expected):
+def test_the_way_down_is_distinguished_from_rules(silent, carrying, expected):
     """It does not work if messages come by a Rule whose probe does not return, and no probe does."""
     assert nodes_without_downlink(ROUTES, silent, carrying.__contains__) == expected
 
 
 @pytest.mark.slow
 async def test_a_probe_that_the_router_refuses_is_a_finding(cloud, router):
-    """It is undelivered, with the Router's answer; the gateway, which probes too, goes on."""
+    """It is undelivered, with the Router's answer; the gateway, which probes too, continues."""
     router.refusing.add(NODE)
     bus = Bus(Broker(port=cloud.port), transient_client_id("verify"))
     async with Router(router.url) as client:

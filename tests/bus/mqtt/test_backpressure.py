@@ -7,8 +7,10 @@ import pytest
 
 from bus.metrics import Counters
 from bus.mqtt.client import Bus, transient_client_id
+from bus.mqtt.connection import Incoming
 from bus.mqtt.errors import BrokerConnectionError
 from bus.mqtt.presence import Presence
+from bus.mqtt.subscription import RawSubscriptions
 from schemas.messages import Event
 from schemas.topics import EVENT
 from tests.conftest import DEADLINE_S, eventually, running
@@ -111,3 +113,34 @@ async def test_a_client_ends_while_it_does_not_read(address, queue):
     bus.subscribe(EVENT, queue=queue)
     async with asyncio.timeout(DEADLINE_S), running(bus):
         await bus.connected()
+
+
+async def test_g3_a_queue_is_full_by_its_bytes_too(address, monkeypatch):
+    """G3: a few large messages stop the reading as many small ones do, and all arrive on one connection."""
+    for module in ("subscription", "backpressure"):
+        monkeypatch.setattr(f"bus.mqtt.{module}.QUEUED_BYTES", 20_000)
+    await queue_up(address, 600)
+    bus = Bus(address, "far", durable=True, presence=Presence("n", "far"), counters=Counters())
+    events = bus.subscribe(EVENT, queue=1024)
+    seen = []
+    async with running(bus), asyncio.timeout(DEADLINE_S):
+        while len(seen) < 600:
+            # Until the connection is proven, nothing stops the reading.
+            assert events.queue.size_bytes < 40_100
+            for delivery in await events.next_batch(16):
+                seen.append(delivery.message().at_ms)
+                delivery.ack()
+            await asyncio.sleep(0)
+        assert sorted(seen) == list(range(600))
+        assert (events.queue.size_bytes, bus.counters["bus.disconnected"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("optional", "kept"), [(False, [0, 1, 2]), (True, [7, 8, 9])])
+def test_g3_raw_messages_are_bounded_by_their_bytes_too(monkeypatch, optional, kept):
+    """G3: beyond that a message is dropped, or replaces the oldest of an optional filter."""
+    monkeypatch.setattr("bus.mqtt.subscription.QUEUED_BYTES", 250)
+    raw = RawSubscriptions(Counters())
+    queue = raw.add("a/#", 1024, optional=optional)
+    for number in range(10):
+        raw.put(Incoming("a/b", bytes([number]) * 400, retained=False, ack=None))
+    assert [queue.get_nowait().payload[0] for _ in range(queue.qsize())] == kept

@@ -9,6 +9,7 @@ from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.connection import BrokerConnectionError
 from bus.mqtt.errors import BrokerRefusedError
 from bus.mqtt.presence import Presence
+from schemas.codec import encode
 from schemas.messages import Event
 from schemas.topics import EVENT, STATUS
 from tests.conftest import DEADLINE_S, eventually, running
@@ -143,3 +144,17 @@ async def test_a_login_that_mqtt_cannot_carry_is_refused(address, username, pass
         await bus.run()
     assert str(refusal.value).startswith(words)
     assert "s3c" not in str(refusal.value)
+
+
+async def test_an_event_that_somebody_retained_does_not_happen_again(address):
+    """Events are of their moment: an old `model.failed` must not roll back each later rollout."""
+    bus = Bus(address, transient_client_id("late"), counters=Counters())
+    sender = Bus(address, transient_client_id("sender"))
+    events = bus.subscribe(EVENT)
+    async with running(sender):
+        old, new = (Event(node="n", name="e", event="test.happened", at_ms=number) for number in (1, 2))
+        await sender.publish_bytes(EVENT.name(node="n", name="e"), encode(EVENT, old), retain=True)
+        async with running(bus):
+            await sender.publish(EVENT, new, node="n", name="e")
+            assert (await events.queue.get()).message().at_ms == 2
+            assert bus.counters["bus.unmatched"] == 0

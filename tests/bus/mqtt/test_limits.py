@@ -71,7 +71,7 @@ async def test_a_photo_above_the_limit_of_the_broker_is_set_aside(
 
 
 async def test_a_topic_above_the_limit_of_mqtt_is_too_large(address):
-    """It ends no connection, and is told as a message that is too large."""
+    """It ends no connection, and is reported as a message that is too large."""
     bus = Bus(address, "far")
     async with running(bus):
         for topic in ("x" * 65_536, "\u00e4" * 32_768):

@@ -258,7 +258,7 @@ async def test_an_unexpected_error_ends_run_with_the_status_offline(address, mon
 
 
 async def test_each_reason_of_an_outage_is_logged_once(broker, address, monkeypatch):
-    """After a lost connection, a changed password is told too; the same reason again is not a warning."""
+    """After a lost connection, a changed password is reported too; the same reason again is not a warning."""
     bus = present(address)
     with capture_logs() as logs:
         async with running(bus):

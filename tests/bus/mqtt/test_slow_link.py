@@ -83,7 +83,7 @@ async def test_a_link_without_progress_is_replaced(broker, monkeypatch):
 
 
 async def test_a_late_status_does_not_end_the_connection(broker, monkeypatch):
-    """A Status whose PUBACK comes late is no failure, and the component goes on meanwhile."""
+    """A Status whose PUBACK comes late is not a failure, and the component continues meanwhile."""
     monkeypatch.setattr("bus.mqtt.presence._WAIT_S", 0.05)
     async with proxy_to(broker.port) as proxy:
         bus = Bus(Broker(port=proxy.port), "far", presence=Presence("n", "d", every_s=0.05))
@@ -96,7 +96,7 @@ async def test_a_late_status_does_not_end_the_connection(broker, monkeypatch):
 
 
 async def test_g1_publishes_that_wait_for_room_fail_with_their_connection(broker):
-    """G1: a publish that waits behind others ends with its connection, or its sender waits for ever."""
+    """G1: a publish that waits behind others ends with its connection, or its sender waits forever."""
     async with proxy_to(broker.port) as proxy:
         bus = Bus(Broker(port=proxy.port), "far", presence=Presence("n", "d"))
         async with running(bus):

@@ -21,7 +21,7 @@ def test_the_first_news_wait_for_others_that_come_with_them():
 
 
 def test_messages_are_a_least_time_apart_and_summed_up():
-    """What happens within `every_s` of a message is told at its end, three texts of each kind at most."""
+    """What happens within `every_s` of a message is sent at its end, three texts of each kind at most."""
     digest = Digest(gather_s=5, every_s=300)
     digest.add(FAILED, 0)
     assert digest.take(5).title == "Gleaner: round.failed: trainer: no labels"

@@ -13,7 +13,7 @@ def texts(watch: PresenceWatch, now: float) -> list[str]:
 
 
 def test_a_node_is_silent_once_and_then_back():
-    """Silent after `silent_s` without a Status; told once, and again when it is back."""
+    """Silent after `silent_s` without a Status; reported once, and again when it is back."""
     watch = PresenceWatch(300)
     assert watch.take(status(), 0) is None
     assert watch.next_check_at() == 300
@@ -24,8 +24,8 @@ def test_a_node_is_silent_once_and_then_back():
     assert texts(watch, 1000) == []
 
 
-def test_an_offline_node_is_told_with_its_reason():
-    """Its time runs from the last sign of life; a short outage is not told."""
+def test_an_offline_node_is_notified_with_its_reason():
+    """Its time runs from the last sign of life; a short outage is not reported."""
     watch = PresenceWatch(300)
     watch.take(status(), 0)
     watch.take(status(state="offline", reason="the connection broke"), 10)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from contextlib import asynccontextmanager, contextmanager
+from email import message_from_string
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -113,7 +114,7 @@ async def test_events_reach_people_summed_up(config, tmp_path):
 
 
 async def test_a_failing_receiver_delays_no_other_and_is_reported(config, tmp_path, monkeypatch):
-    """One receiver is away for ever, another refuses twice: its message is repeated, and arrives once."""
+    """One receiver is away forever, another refuses twice: its message is repeated, and arrives once."""
     monkeypatch.setattr(receivers, "_FIRST_RETRY_S", 0.01)
     with inbox(refuse=2) as hesitant, inbox() as ready, inbox(refuse=10_000) as away:
         urls = [away.url(), hesitant.url(), ready.url()]
@@ -161,7 +162,7 @@ async def test_g3_what_waits_for_a_receiver_is_bounded(address, tmp_path):
     [
         ("", "there are no receivers in"),
         ("# nobody\n", "there are no receivers in"),
-        ("json://127.0.0.1\nnosuch://user:hush@host", "line 2 of .* is no URL that Apprise knows"),
+        ("json://127.0.0.1\nnosuch://user:hush@host", "line 2 of .* is not a URL that Apprise knows"),
     ],
 )
 def test_a_wrong_file_is_a_sentence_without_its_secrets(tmp_path, content, error):
@@ -184,3 +185,39 @@ def test_a_missing_file_is_a_sentence(tmp_path):
 def test_messages_to_people_are_apart_by_default():
     """Five minutes at least, so that a flapping node does not wake anybody every minute."""
     assert structs.replace(NotifyConfig(), name="notify-2").every_s == 300
+
+
+@asynccontextmanager
+async def mail_server():
+    """Take mail on loopback; yields the port, and what came."""
+    mails: list[str] = []
+
+    async def take(reader, writer):
+        writer.write(b"220 hello\r\n")
+        while line := await reader.readline():
+            if line.upper().startswith(b"DATA"):
+                writer.write(b"354 go on\r\n")
+                mails.append((await reader.readuntil(b"\r\n.\r\n")).decode())
+            writer.write(b"250 ok\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], mails
+
+
+@pytest.mark.parametrize(("wanted", "kind"), [("", "text/plain"), ("&format=html", "text/html")])
+async def test_a_reason_is_text_in_a_mail_too(config, tmp_path, wanted, kind):
+    """A device chooses its reasons: no link, picture or form in one is shown as such, also in HTML."""
+    async with mail_server() as (port, mails), Observer(config.broker, node=CLOUD).watching() as seen:
+        address = f"mailto://127.0.0.1:{port}/?to=a@example.org&from=b@example.org&mode=insecure{wanted}"
+        (tmp_path / "urls").write_text(f"{address}\n")
+        async with notifying(config):
+            await seen.status("online", "notify")
+            await publish(seen, event(EventName.MODEL_FAILED, "edge-1", "edge", "<img src=http://x/>"))
+            await eventually(lambda: bool(mails))
+            parts = [one for one in message_from_string(mails[0]).walk() if not one.is_multipart()]
+            assert kind in {one.get_content_type() for one in parts}
+            for one in parts:
+                shown = "&lt;img" if one.get_content_type() == "text/html" else "<img"
+                assert shown in one.get_payload(decode=True).decode()

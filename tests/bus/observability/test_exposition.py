@@ -134,7 +134,7 @@ async def test_the_broker_counts_its_drops(address):
 
 
 def test_the_end_of_certificates_is_measured(tmp_path):
-    """That of the client certificate and of the CA, read anew each time; a file without one is left out."""
+    """That of the client certificate and of the CA, read again each time; a file without one is left out."""
     signer = certificates.new_key()
     authority = Authority(certificates.authority_certificate(signer, "ca", days=10), signer)
     key = certificates.new_key()

@@ -25,7 +25,7 @@ def test_names_are_unique_and_in_base_units():
 
 
 def test_each_counted_metric_has_counters_in_the_code():
-    """A pattern that matches no counter of the catalogue is a metric that stays 0 for ever."""
+    """A pattern that matches no counter of the catalogue is a metric that stays 0 forever."""
     names = {one.name.replace("….", "photo.").replace("…", "ok") for one in counters()}
     shown = names | {
         "photo.answered", "photo.resent", "harvest.auto", "harvest.refused_ok", "sample.stored",

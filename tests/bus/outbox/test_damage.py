@@ -1,4 +1,4 @@
-"""Damage at rest: a row costs itself, a file is moved aside, and the service starts (guarantees G1, G4)."""
+"""Damage at rest: a row is set aside, a file is moved aside, and the service starts (guarantees G1, G4)."""
 
 import asyncio
 import sqlite3

@@ -11,7 +11,7 @@ from bus.outbox.outbox import Outbox, OutboxFullError
 from bus.outbox.overdue import report_overdue
 from bus.outbox.sqlite import Database, StorageError
 from schemas.errors import TransientError
-from tests.conftest import eventually, fill
+from tests.conftest import DEADLINE_S, eventually, fill
 
 FAST = OutboxLimits(resend_first_s=0.02, resend_cap_s=0.05, window=4)
 
@@ -134,6 +134,20 @@ async def test_the_send_count_includes_possible_sends(tmp_path):
         assert outbox.send_count("a") == 0
 
 
+async def test_an_outbox_is_not_empty_while_a_message_is_stored(tmp_path):
+    """`wait_until_empty` does not return between the commit of a message and its answer."""
+    receiver = Receiver()
+    async with outbox_at(tmp_path / "o.db", receiver) as outbox:
+        item = await outbox.admit("a", "t", b"one")
+        waiting = asyncio.create_task(outbox.wait_until_empty())
+        await outbox._database.run(lambda connection: outbox.write(connection, item))
+        outbox.commit(item)
+        await eventually(lambda: receiver.sent != [])
+        assert not waiting.done()
+        await outbox.mark_answered("a")
+        await waiting
+
+
 async def test_an_answer_is_recorded_once(tmp_path):
     """Of several equal answers one is recorded, in the transaction that removes the message."""
     async with outbox_at(tmp_path / "o.db", Receiver()) as outbox:
@@ -208,10 +222,12 @@ async def test_a_dropped_message_is_not_sent_meanwhile(tmp_path):
             await outbox.put(name, "t", name.encode())
         await eventually(lambda: receiver.payloads() == {b"sent"})
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(outbox.mark_answered("sent", lambda _: busy.set() or answering.wait(10)))
+            tasks.create_task(
+                outbox.mark_answered("sent", lambda _: busy.set() or answering.wait(DEADLINE_S))
+            )
             await eventually(busy.is_set)
             tasks.create_task(outbox.put("c", "t", b"c"))
-            tasks.create_task(outbox._database.run(lambda _: deleting.wait(10)))
+            tasks.create_task(outbox._database.run(lambda _: deleting.wait(DEADLINE_S)))
             await eventually(lambda: outbox._database._jobs.qsize() == 2)
             answering.set()
             await eventually(lambda: len(receiver.sent) == 2)

@@ -342,7 +342,7 @@ def test_home_replaces_the_paths_in_files(tmp_path):
 
 
 def test_an_edge_of_another_machine_knows_where_its_models_are(tmp_path):
-    """Without `models_dir` an edge cannot serve a release; each handler has a folder of its own."""
+    """Without `models_dir` an edge cannot serve a release; each handler has its own folder."""
     site = tmp_path / "site"
     provision(site, *FIRST, "--home", "/etc/gleaner")
     provision(site, "--edge", "edge-1", "--handlers", "2")
@@ -423,3 +423,25 @@ def test_a_folder_that_cannot_be_created_is_an_error(tmp_path, capsys):
     message = error_of(capsys, str(tmp_path / "file" / "site"), "--cloud", "c")
     assert "Not a directory" in message
     assert "\n" not in message
+
+
+def test_a_mirror_gets_what_it_serves_edges_with(site, capsys):
+    """`--mirror` makes a server's certificate for its host; it is listed, replaced and removed too."""
+    provision(site, "--mirror", "mirror.lan")
+    folder = site / "mirrors/mirror.lan"
+    assert {path.name for path in folder.iterdir()} == {"mirror.key", "mirror.pem", "ca.pem", "revoked.crl"}
+    made = certificate(folder / "mirror.pem")
+    purposes = list(made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    hosts = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert purposes == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert hosts.get_values_for_type(x509.DNSName) == ["mirror.lan"]
+    capsys.readouterr()
+    assert main(["provision", str(site), "--list"]) == 0
+    assert "mirror@mirror.lan" in capsys.readouterr().out
+    provision(site, "--replace", "mirror@mirror.lan")
+    provision(site, "--remove", "mirror@mirror.lan")
+    assert not folder.exists()
+    revoked = certificates.revoked_serials((site / "edges/edge-1/revoked.crl").read_bytes())
+    assert made.serial_number in {serial for serials in revoked.values() for serial in serials}
+    assert "there is no mirror mirror.lan" in error_of(capsys, str(site), "--remove", "mirror@mirror.lan")
+    assert "invalid options" in error_of(capsys, str(site), "--mirror", "../mirror")

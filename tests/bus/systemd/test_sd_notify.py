@@ -130,7 +130,7 @@ async def test_without_systemd_nothing_runs(monkeypatch):
 
 
 def test_a_socket_that_is_gone_costs_nothing(monkeypatch, tmp_path):
-    """Systemd restarts its own socket; a service goes on."""
+    """Systemd restarts its own socket; a service continues."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "absent"))
     assert not systemd.notify(systemd.READY)
 

@@ -377,7 +377,7 @@ async def test_labels_alone_are_compacted_too(collecting, edge, dataset, monkeyp
 
 
 async def test_the_status_tells_when_labels_cannot_arrive(address):
-    """Labels have a connection of their own; its trouble is in the collector's Status, and its end too."""
+    """Labels have their own connection; its trouble is in the collector's Status, and its end too."""
     presence = Presence("cloud", "collector")
     samples_bus = Bus(address, "samples", presence=presence)
     labels_bus = Bus(address, "labels", durable=True)
@@ -389,7 +389,7 @@ async def test_the_status_tells_when_labels_cannot_arrive(address):
 
 
 async def test_times_and_names_of_labels_are_made_sound(collecting, edge, dataset):
-    """A line break is no class, a time in the future counts as arrival, and a correction wins after it."""
+    """A line break is not a class, a time in the future counts as arrival, and a correction wins after it."""
     async with collecting():
         await edge.harvest(1)
         await edge.receipt(1)

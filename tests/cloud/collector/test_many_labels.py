@@ -43,7 +43,7 @@ def port(request: pytest.FixtureRequest, mosquitto: Mosquitto, tmp_path: Path) -
 
 @pytest.fixture
 def collector(tmp_path: Path, port: int) -> Iterator[Command]:
-    """A collector, not started; its log tells each connection."""
+    """A collector, not started; its log has each connection."""
     dataset = str(tmp_path / "dataset")
     command = Command(tmp_path, "cloud", "collect", "--broker", f"127.0.0.1:{port}", "--dataset", dataset)
     yield command

@@ -112,7 +112,7 @@ def test_a_label_is_given_once_and_replaced_on_demand(store: Store, log: ChangeL
 
 
 def test_of_two_people_at_once_the_first_label_stays(store: Store, log: ChangeLog) -> None:
-    """`label` looks at the row as it is when it is written; the one who was slower is told."""
+    """`label` looks at the row as it is when it is written; the slower one gets an error."""
 
     def meanwhile(act: Callable[[Store], object]) -> Store:
         """Return the dataset as a process sees it that is overtaken before its next write."""
@@ -159,7 +159,7 @@ def test_a_class_is_renamed_everywhere(store: Store, log: ChangeLog) -> None:
 
 
 def test_labels_by_devices_are_renamed_too(store: Store, log: ChangeLog) -> None:
-    """No label of the class is left behind: trainings would have it as a class of its own."""
+    """No label of the class is left behind: trainings would have it as its own class."""
     given = {"device_label": "Cat", "device_by": "pi-1", "device_at_ms": 1}
     store.change([photo_id(2)], lambda record: record | given)
     assert rename_class(store, log, "Cat", "cat", by="ann", merge=True) == 1
@@ -248,7 +248,7 @@ def label_before_commits(monkeypatch: pytest.MonkeyPatch, store: Store, times: i
 def test_a_label_meanwhile_leaves_no_bytes(
     store: Store, log: ChangeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A forgetting whose rewriting lost against a writer rewrites again; without an end it is no success."""
+    """A forgetting that lost against a writer rewrites again; if it never wins, it fails."""
     label_before_commits(monkeypatch, store, 2)
     forget_photos(store, log, Selection(photos=[photo_id(2)]), "ann")
     assert not on_disk(store, 2)

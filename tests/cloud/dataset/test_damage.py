@@ -9,10 +9,11 @@ from cloud.dataset.damage import (
     Damage,
     find_damage,
     find_damaged_manifests,
+    scan_undamaged,
     set_aside,
     set_manifests_aside,
 )
-from cloud.dataset.store import Label, Row, Store
+from cloud.dataset.store import HAS_IMAGE, Label, Row, Store
 from schemas.errors import PermanentError, TransientError
 
 
@@ -45,13 +46,13 @@ def without_footer(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("damage", [cut, without_footer, lambda _: b"", lambda content: bytes(len(content))])
 def test_a_damaged_file_costs_its_own_rows(store: Store, damage) -> None:
-    """Commits fail with the command that helps; it takes the file out, and the other rows go on."""
+    """Commits fail with the command that helps; it takes the file out, and the other rows stay usable."""
     path = data_files(store)[1]
     path.write_bytes(damage(path.read_bytes()))
     store = Store.open(store.table.url)  # Lance has the structure of files that it has read in memory
     with pytest.raises(TransientError, match="'gleaner cloud repair' finds damaged files"):
         store.upsert([row(99)])
-    read = list(store.scan_undamaged(["photo_id", "image"]))
+    read = list(scan_undamaged(store.table, ["photo_id", "image"], where=HAS_IMAGE))
     assert sum(isinstance(one, dict) for one in read) == 20
     assert [(one.rows, one.files) for one in read if isinstance(one, Damage)] == [(10, (path.name,))]
     (found,) = find_damage(store.table)
@@ -78,25 +79,25 @@ def test_a_table_without_a_readable_part_is_an_outage(store: Store) -> None:
     for path in data_files(store):
         path.unlink()
     with pytest.raises(TransientError, match="cannot be read"):
-        list(store.scan_undamaged(["photo_id"]))
+        list(scan_undamaged(store.table, ["photo_id"], where=HAS_IMAGE))
 
 
 def test_a_version_that_is_removed_while_it_is_read_is_no_damage(store: Store) -> None:
-    """A forgetting meanwhile ends the reading: it must not go on with a part of the photos."""
-    rows = store.scan_undamaged(["photo_id", "image"])
+    """A forgetting meanwhile ends the reading: it must not continue with a part of the photos."""
+    rows = scan_undamaged(store.table, ["photo_id", "image"], where=HAS_IMAGE)
     next(rows)
     other = Store.open(store.table.url)
     other.change([f"{1:032x}"], lambda record: record | {"lane": "hard"})
     other.purge()
     with pytest.raises(TransientError, match="was removed while it was read; try again"):
         list(rows)
-    assert len(list(store.scan_undamaged(["photo_id", "image"]))) == 30
+    assert len(list(scan_undamaged(store.table, ["photo_id", "image"], where=HAS_IMAGE))) == 30
 
 
 def test_an_invalid_condition_is_the_callers_mistake(store: Store) -> None:
-    """A wrong column is no damage."""
+    """A wrong column is not damage."""
     with pytest.raises(ValueError, match="nothing"):
-        list(store.scan_undamaged(["photo_id"], where="nothing = 1"))
+        list(scan_undamaged(store.table, ["photo_id"], where="nothing = 1"))
 
 
 def test_a_table_on_an_object_store_is_not_repaired(store: Store) -> None:
@@ -117,7 +118,7 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_table_goes_back_to_the_version_that_can_be_read(tmp_path: Path, count: int) -> None:
-    """The error names the command that helps; it passes every damaged version, and writing goes on."""
+    """The error names the command that helps; it passes every damaged version, and writing continues."""
     url = tmp_path / "photos.lance"
     store = Store.open(url)
     for number in range(3):

@@ -14,17 +14,10 @@ from pathlib import Path
 import lance
 import pytest
 
-from cloud.dataset.schema import (
-    SCHEMA,
-    STATE_COLUMNS,
-    LabelOutcome,
-    Outcome,
-    Record,
-    apply_labels,
-    apply_samples,
-)
+from cloud.dataset.rows.forgotten import barrier_id
 from cloud.dataset.store import Label, Row, Store
 from cloud.dataset.table.lance_table import Table
+from schemas.codec import content_id
 from schemas.errors import PermanentError
 from tests.conftest import DEADLINE_S
 
@@ -151,7 +144,7 @@ def test_tagged_version_survives_compaction_and_clean_up(store: Store) -> None:
 
 
 def test_trainings_that_begin_at_once_mark_the_dataset(store: Store) -> None:
-    """On an object store, without a lock, the one that comes second goes on; the mark outlives a purge."""
+    """On an object store, without a lock, the one that comes second continues; the mark outlives a purge."""
     store.upsert([photo(1)])
     assert not store.is_trained()
     with ThreadPoolExecutor(4) as pool:
@@ -202,48 +195,6 @@ def test_compaction_yields_to_a_writer(store: Store, monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     assert store.table.compact().conflicts == 0
     assert (read(store, 1, "human_label"), store.count(), store.table.small_fragments()) == (["dog"], 3, 1)
-
-
-@pytest.mark.parametrize("indexed", [False, True])
-@pytest.mark.parametrize("first", ["photo", "label"])
-def test_writer_that_lost_a_race_decides_again(store: Store, first: str, indexed: bool) -> None:  # noqa: FBT001 - a parameter of the rule
-    """Without the lock, a writer whose rows were changed since it read them decides again.
-
-    This holds even if the table has an index on the ids, which disables Lance's own check.
-    """
-    store.upsert([photo(77)])
-    if indexed:
-        store.table.open_version().create_scalar_index("photo_id", "BTREE")
-    unlocked, decisions = Store(Table(store.table.url, None)), list[int]()
-
-    def decide(existing: dict[str, Record]) -> tuple[list[Record], dict[str, Outcome]]:
-        if not decisions:
-            _ = store.upsert([photo(1)]) if first == "photo" else store.label([label(1, "dog", 5)])
-        decisions.append(len(existing))
-        return apply_samples({photo_id(1): photo(1, size_bytes=9)}, existing)
-
-    outcome = unlocked._write([photo_id(1)], STATE_COLUMNS, decide)
-    assert outcome == {photo_id(1): "duplicate" if first == "photo" else "stored"}
-    assert decisions == [0, 1]
-    assert store.count("true") == 2
-    expected = (b"\1" * 100, None) if first == "photo" else (b"\1" * 9, "dog")
-    assert tuple(read(store, 1, "image", "human_label")) == expected
-
-
-def test_stale_label_does_not_overwrite_a_newer_one(store: Store) -> None:
-    """Of two labels decided on the same read, the second to commit decides again; the later one is kept."""
-    store.upsert([photo(1)])
-    unlocked, decisions = Store(Table(store.table.url, None)), list[int]()
-
-    def decide(existing: dict[str, Record]) -> tuple[list[Record], dict[str, LabelOutcome]]:
-        if not decisions:
-            store.label([label(1, "late", 9), label(1, "cow", 9, annotator="teacher")])
-        decisions.append(existing[photo_id(1)]["revision"])
-        return apply_labels([label(1, "early", 5)], existing)
-
-    assert unlocked._write([photo_id(1)], SCHEMA.names, decide) == {photo_id(1): "superseded"}
-    assert decisions == [1, 2]
-    assert read(store, 1, "human_label", "teacher_label", "image") == ["late", "cow", b"\1" * 100]
 
 
 def test_importing_the_store_loads_no_tensorflow() -> None:
@@ -335,3 +286,16 @@ def test_the_location_is_absolute_and_has_no_secret(tmp_path, monkeypatch):
     assert Store.open((tmp_path / "photos.lance").as_uri()).location == str(tmp_path / "photos.lance")
     remote = Store(Table("s3://key:secret@bucket/photos.lance?token=secret", None))
     assert remote.location == "s3://***@bucket/photos.lance?token=***"
+
+
+def test_no_message_takes_the_place_of_a_barrier(store: Store) -> None:
+    """Who knows how the id of a barrier is made stops no collector, and keeps no photo of others out."""
+    for node, device in (("edge-1", "pi-1"), ("edge-1", None), (None, None)):
+        with pytest.raises(PermanentError):  # and so no sample: both have the id of a message
+            Label(photo_id=barrier_id(node, device), label="cat", by="ann", at_ms=1)
+        digest = content_id(f"forgotten {node or '*'}/{device or '*'}".encode())  # as it was once made
+        store.label([Label(photo_id=digest, label="cat", by="ann", at_ms=1)])
+    assert store.upsert([photo(1)], {photo_id(1): 5}) == {photo_id(1): "stored"}
+    store.keep_out("edge-1", None, 10)
+    assert store.upsert([photo(2)], {photo_id(2): 5}) == {photo_id(2): "forgotten"}
+    assert store.upsert([photo(3)], {photo_id(3): 10}) == {photo_id(3): "stored"}

@@ -130,7 +130,7 @@ def test_tagged_version_gives_the_same_examples(store: Store) -> None:
 
 
 def test_a_photo_is_of_the_group_that_its_device_is_in_now(store: Store) -> None:
-    """The newest sample tells it, for earlier photos too, also those of edges that did not tell a group."""
+    """The newest sample decides, for earlier photos too, also those of edges without groups."""
     human = {"human_label": "cat", "human_by": "anna", "human_at_ms": 1}
 
     def taken(number: int, device: str, group: str | None, at_ms: int) -> Row:

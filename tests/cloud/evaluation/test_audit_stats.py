@@ -109,3 +109,11 @@ def test_false_alarms_are_rare(known: int) -> None:
                 false += 1
                 break
     assert false / 300 < 0.02
+
+
+def test_one_false_edge_does_not_outweigh_the_others() -> None:
+    """A probability of a draw that no policy sets is not believed: ten such photos stay some of many."""
+    assert sampling_weight(1e-45) == 1000.0
+    honest = AuditStats.from_outcomes([(True, sampling_weight(0.02))] * 2000)
+    false = AuditStats.from_outcomes([(False, sampling_weight(1e-30))] * 10)
+    assert (honest + false).accuracy > 0.9

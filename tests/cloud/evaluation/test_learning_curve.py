@@ -1,4 +1,4 @@
-"""Rules of cloud/evaluation/learning_curve.py: what further labels bring, and when that cannot be told."""
+"""Rules of cloud/evaluation/learning_curve.py: what further labels bring, and when that is unknown."""
 
 import numpy as np
 import pytest
@@ -49,10 +49,10 @@ def _accuracy(vectors, labels, fresh, truth) -> float:
 
 
 def test_more_labels_narrow_the_interval_of_the_gain():
-    """Few labels give a wide interval, which is not told; many a narrow one."""
+    """Few labels give a wide interval, which is not shown; many a narrow one."""
     few, many = (learning_curve(*drawn(n, 1, 0.7), ["pi-1"] * n, seed=0) for n in (30, 200))
     assert few.gain.high - few.gain.low > many.gain.high - many.gain.low
-    assert (few.gain.is_told, many.gain.is_told) == (False, True)
+    assert (few.gain.is_narrow, many.gain.is_narrow) == (False, True)
     assert many.points[-1].accuracy > many.points[0].accuracy
     assert [point.labels for point in many.points][::4] == [10, 160]
 

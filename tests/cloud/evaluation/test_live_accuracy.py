@@ -7,10 +7,14 @@ import pytest
 from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.audit_set import AuditedPhoto
 from cloud.evaluation.live_accuracy import (
+    audit_stats_by_group,
+    audit_stats_by_variant,
     audit_stats_by_version,
     audited_photos,
     count_neither,
     rollout_audits,
+    told_accuracies,
+    worst_group,
 )
 from schemas.class_names import NEITHER
 from tests.cloud.judging import audit
@@ -41,6 +45,25 @@ def test_only_audited_photos_with_a_human_label_count(tmp_path):
     two = audited_photos(store, 2)
     assert {(photo.edge_label, photo.human_label) for photo in two} == {("dog", "cat"), ("cat", "cat")}
     assert two[0] == AuditedPhoto(two[0].edge_label, "cat", two[0].confidence, None)
+
+
+def test_variants_of_a_version_have_their_own_audits(tmp_path):
+    """Where edges of a version serve several variants; an older row, or one of the graph, has no name."""
+    store = Store.open(tmp_path / "dataset")
+    answers = [
+        (1, "cat", "int8"),
+        (1, "dog", "int8"),
+        (1, "cat", "float32"),
+        (1, "cat", ""),
+        (1, "cat", None),
+    ]
+    answers += [(2, "cat", "int8")]
+    rows = [row(n, version, label, model_variant=name) for n, (version, label, name) in enumerate(answers)]
+    store.upsert(rows)
+    store.label([Label(photo_id=one.photo_id, label="cat", by="ann", at_ms=1) for one in rows])
+    assert audit_stats_by_variant(store) == {
+        1: {"": audit(2, 2), "float32": audit(1, 1), "int8": audit(2, 1)}
+    }
 
 
 def test_a_photo_of_neither_class_is_not_a_mistake(tmp_path):
@@ -78,3 +101,38 @@ def test_versions_of_a_rollout_are_compared_on_the_same_days(tmp_path):
     assert found.champion == audit(3, 1)
     assert found.challenger == audit(2, 1)
     assert found.champion_before == audit(2, 1)
+
+
+def test_each_group_has_its_own_accuracy(tmp_path):
+    """By version and by the group when the photo was answered; photos of no group are in none."""
+    store = Store.open(tmp_path / "dataset")
+    groups = ["meters", "meters", "doors", "", None, "meters"]
+    rows = [
+        row(number, 2 if number == 5 else 1, "cat" if number else "dog", device_group=group)
+        for number, group in enumerate(groups)
+    ]
+    store.upsert(rows)
+    store.label([Label(photo_id=one.photo_id, label="cat", by="ann", at_ms=1) for one in rows])
+    assert audit_stats_by_group(store) == {
+        1: {"doors": audit(1, 1), "meters": audit(2, 1)},
+        2: {"meters": audit(1, 1)},
+    }
+
+
+def test_the_worst_group_is_one_with_enough_audits():
+    """A group with a handful of photos is not called the worst one by chance."""
+    assert worst_group({"new": audit(3, 0), "doors": audit(40, 30), "meters": audit(40, 38)}) == audit(40, 30)
+    assert worst_group({"new": audit(3, 0)}) == audit(0, 0)
+
+
+def test_an_accuracy_is_told_from_twenty_audits_on(tmp_path):
+    """Of all devices and of the worst group, by the version in service alone."""
+    store = Store.open(tmp_path / "dataset")
+    rows = [
+        row(number, 1 if number < 60 else 2, "cat" if number % 4 else "dog", device_group=group)
+        for number, group in enumerate(["doors"] * 19 + ["meters"] * 24 + [""] * 20)
+    ]
+    store.upsert(rows)
+    store.label([Label(photo_id=one.photo_id, label="cat", by="ann", at_ms=1) for one in rows])
+    assert told_accuracies(store, 1) == {"all": 0.75, "worst_group": 0.75}
+    assert told_accuracies(store, 2) == {}

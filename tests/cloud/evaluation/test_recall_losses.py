@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.evaluation.promotion_gate import (
-    Evidence,
-    GateLimits,
-    PairedPredictions,
-    decide_promotion,
-    mcnemar,
-)
+from cloud.evaluation.paired_comparison import PairedPredictions, mcnemar
+from cloud.evaluation.promotion_gate import Evidence, GateLimits, decide_promotion
 from cloud.evaluation.recall_losses import find_recall_losses
 from cloud.modeling.arrays import Bools, Floats, Ints
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.evaluation.promotion_gate import PairedPredictions
+from cloud.evaluation.paired_comparison import PairedPredictions
 from cloud.evaluation.variant_gate import judge_variant
 
 

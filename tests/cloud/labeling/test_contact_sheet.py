@@ -41,7 +41,7 @@ def test_html_is_self_contained_and_escaped(tmp_path: Path) -> None:
 
 
 def test_an_empty_sheet_is_not_written(tmp_path: Path) -> None:
-    """An empty page says nothing; the suffix is checked all the same."""
+    """An empty page says nothing; the suffix is checked anyway."""
     for name in ("empty.html", "empty.png"):
         assert not write_sheet(tmp_path / name, [])
         assert not (tmp_path / name).exists()

@@ -8,7 +8,7 @@ from cloud.labeling.label_judgement import LabelledPhoto, judge_labels
 
 
 class Steps(NamedTuple):
-    """Progress that keeps what it is told."""
+    """Progress that records its calls."""
 
     told: list[object]
 

@@ -79,7 +79,7 @@ def test_a_dataset_that_grows_is_searched_as_well_as_one_that_was_large(store):
 
 
 def test_photos_of_another_backbone_are_not_compared(store):
-    """Embeddings of another length say nothing about these; those that are no numbers neither."""
+    """Embeddings of another length say nothing about these; those that are not numbers neither."""
     broken = drawn(1)
     broken[0, 0] = np.nan
     store.upsert([Row(photo_id=photo_id(99), image=b"x", width=1, height=1, received_at_ms=1)])

@@ -1,6 +1,7 @@
-"""Embedding on a real Ray cluster of three nodes, each a process of its own: `make test-ray`."""
+"""Embedding on a real Ray cluster of three nodes, each its own process: `make test-ray`."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import pytest
 
 from cloud.dataset.example import Example
 from cloud.dataset.photo_caches import CacheFile, read_caches
-from cloud.dataset.store import HAS_IMAGE, Row, Store
+from cloud.dataset.store import HAS_IMAGE, Label, Row, Store
 from cloud.labeling.embedder import Embedder
 from cloud.progress import NoProgress
 from cloud.ray_jobs import cluster as ray_cluster
+from cloud.ray_jobs.ahead import embed_for_training
 from cloud.ray_jobs.cluster import embed_on_ray
 from cloud.ray_jobs.task import Work
+from cloud.training.candidate_results import evaluate_candidates
+from cloud.training.pipeline import TrainingOptions
 from schemas.errors import PermanentError
 from tests.cloud.tiny import NAME
 from tests.conftest import ROOT
@@ -124,10 +128,41 @@ def test_a_run_that_is_interrupted_goes_on(
     assert len(arrived) == len(set(arrived)) == _PHOTOS
 
 
+def test_a_training_on_ray_gives_the_same_answers(
+    machines: Machines, make_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A further network is embedded on the cluster when it is tried; losses are those without Ray."""
+    monkeypatch.setattr("cloud.training.candidate_results.is_worth_trying", lambda *_: True)
+    further = NAME.replace("TINY", "UNMIRRORED")
+    photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(8)]
+    store = Store.open(tmp_path / "dataset")
+    store.upsert(
+        [Row(photo_id=one.photo_id, image=one.image, width=80, height=60, received_at_ms=1) for one in photos]
+    )
+    store.label([Label(photo_id=one.photo_id, label=one.label, by="ann", at_ms=1) for one in photos])
+    cache = tmp_path / "cache"
+    options = TrainingOptions(dataset=store.location, models="-", cache=str(cache), ray=machines.address)
+    embed = partial(embed_for_training, options, progress=NoProgress())
+
+    def losses(cache_dir: Path, told: Callable[[str], object] | None) -> dict[str, float | None]:
+        found = evaluate_candidates(
+            photos, [], backbone=NAME, also=(further,), cache_dir=cache_dir, embed=told
+        ).held_out
+        return {name: one.loss for name, one in found.items()}
+
+    arrived = stored(monkeypatch)
+    embed(NAME)
+    assert {*arrived} == {bytes.fromhex(one.content_id) for one in photos}
+    first = len(arrived)
+    on_ray = losses(cache, embed)
+    assert len(arrived) == 2 * first
+    assert on_ray == pytest.approx(losses(tmp_path / "alone", None), abs=1e-4)
+
+
 def test_a_worker_without_the_backbone(
     machines: Machines, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a worker lacks is told in a sentence of ours."""
+    """What a worker lacks is reported in a sentence of ours."""
     (tmp_path / "only_here.py").write_text("from tests.cloud.tiny import TINY\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     work = Work(store.location, "only_here:TINY", mirrored=False, dim=False)

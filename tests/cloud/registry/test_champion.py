@@ -16,6 +16,7 @@ from cloud.dataset.example import Example, label_indices
 from cloud.dataset.store import Store
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import measure
+from cloud.evaluation.paired_comparison import PairedPredictions
 from cloud.registry.champion import _by_class, best_so_far, gold_digest, lost_classes
 from cloud.registry.registry import Registry
 from cloud.registry.renamed_classes import with_current_names
@@ -54,7 +55,7 @@ def test_many_small_losses_do_not_add_up(models: list[tuple[int, int]]) -> None:
             verdict = None
             if champion is not None:
                 pair = (probabilities_of(answers[number]) for number in (champion.card.version, version))
-                on_gold = promotion_gate.PairedPredictions(*pair, TRUTH, np.ones(len(GOLD)))
+                on_gold = PairedPredictions(*pair, TRUTH, np.ones(len(GOLD)))
                 evidence = promotion_gate.Evidence(on_gold, best_so_far(champion, GOLD, on_gold), CLASSES)
                 verdict = promotion_gate.decide_promotion(evidence, champion.card.version)
             metrics = measure(probabilities_of(answers[version]), TRUTH, CLASSES)
@@ -78,7 +79,7 @@ def test_a_class_that_only_the_challenger_knows_is_no_loss() -> None:
     before = np.eye(2, dtype=np.float32)[np.where(truth < 2, truth, 0)] * 0.4 + 0.3
     champion = _by_class(before, ["cat", "dog"], names)
     challenger = np.eye(3)[truth] * 0.55 + 0.15
-    answers = promotion_gate.PairedPredictions(champion, challenger, truth, np.ones(300))
+    answers = PairedPredictions(champion, challenger, truth, np.ones(300))
     assert answers.correct[0].tolist() == (truth < 2).tolist()
     verdict = promotion_gate.decide_promotion(promotion_gate.Evidence(answers, 2 / 3, names), champion=1)
     assert verdict.decision == "promote"

@@ -1,4 +1,4 @@
-"""Versions in MLflow, on a real tracking server from an environment of its own."""
+"""Versions in MLflow, on a real tracking server from its own environment."""
 
 import json
 import os

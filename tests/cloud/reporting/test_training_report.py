@@ -9,7 +9,8 @@ from PIL import Image
 
 from cloud.dataset.example import Example
 from cloud.evaluation.metrics import measure
-from cloud.evaluation.promotion_gate import Comparison, Verdict
+from cloud.evaluation.paired_comparison import Comparison
+from cloud.evaluation.promotion_gate import Verdict
 from cloud.evaluation.variant_gate import VariantVerdict
 from cloud.registry.model_card import Candidate, Card
 from cloud.reporting.training_report import Answers, ReportData, render_report

@@ -135,7 +135,7 @@ def test_of_many_samples_the_newest_are_compared(store: Store, monkeypatch: pyte
 
 
 def test_audits_are_preferred_to_other_samples(store: Store) -> None:
-    """With enough audits a change of the other lanes, as by another harvest policy, is no drift."""
+    """With enough audits a change of the other lanes, as by another harvest policy, is not drift."""
     harvest(store, 0, 60)
     harvest(store, 100, 40, lane="audit")
     trained_at = store.version
@@ -169,3 +169,105 @@ def test_embeddings_that_cannot_be_compared_raise_no_alarm(store: Store, shift: 
     assert find_alarm(store, 1, trained_at, RULES) is None
     harvest(store, 500, 30, shift=3.0)
     assert find_alarm(store, 1, trained_at, RULES) is not None
+
+
+def many(store: Store, start: int, looks: dict[str, float], each: int, *, nights: bool = False) -> None:
+    """Store photos of several devices by turns, `each` of each one; all look different from each other."""
+    draw = np.random.default_rng(start)
+    order = [(device, shift) for _ in range(each) for device, shift in looks.items()]
+    day = [3.0 * (nights and number // 45 % 2) for number in range(start, start + len(order))]
+    store.upsert(
+        [
+            Row(
+                photo_id=f"{number:032x}",
+                image=b"x",
+                width=1,
+                height=1,
+                received_at_ms=number,
+                node="edge-1",
+                device=device,
+                lane="hard",
+                edge_label="cat",
+                confidence=0.9,
+                model_version=1,
+                embedding=(draw.normal(size=8) + shift + dark).astype("<f4").tobytes(),
+            )
+            for number, ((device, shift), dark) in enumerate(zip(order, day, strict=True), start)
+        ]
+    )
+
+
+def test_devices_that_always_differed_are_no_drift(store: Store) -> None:
+    """Of many devices with few earlier photos each, no new block is compared with the others'."""
+    looks = {f"pi-{number}": 0.5 * number for number in range(25)}
+    many(store, 0, looks, 4)
+    trained_at = store.version
+    many(store, 1000, looks, 30)
+    assert find_alarm(store, 1, trained_at, RULES) is None
+
+
+def test_a_device_that_sends_more_is_no_drift_of_the_fleet(store: Store) -> None:
+    """The newest photos are all of one device, which looks different from the others as it always did."""
+    many(store, 0, {"pi-1": 0.0, "pi-2": 4.0}, 60)
+    trained_at = store.version
+    many(store, 1000, {"pi-1": 0.0, "pi-2": 4.0}, 10)
+    many(store, 2000, {"pi-2": 4.0}, 40)
+    assert find_alarm(store, 1, trained_at, RULES) is None
+    many(store, 3000, {"pi-2": 5.5}, 40)
+    alarm = find_alarm(store, 1, trained_at, RULES)
+    assert alarm is not None
+    assert set(alarm.scopes) == {FLEET, "edge-1/pi-2"}
+
+
+def test_nights_are_no_drift(store: Store) -> None:
+    """A block of nights alone differs from days and nights, but no more than earlier nights did."""
+    many(store, 0, {"pi-1": 0.0}, 360, nights=True)
+    trained_at = store.version
+    many(store, 405, {"pi-1": 0.0}, 45, nights=True)
+    assert find_alarm(store, 1, trained_at, RULES) is None
+    many(store, 500, {"pi-1": 6.0}, 30)
+    assert find_alarm(store, 1, trained_at, RULES) is not None
+
+
+def test_each_of_many_devices_gets_its_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of a device that sends little is tested when it is full, beside more devices that send more."""
+    monkeypatch.setattr(drift_alarm, "MAX_DEVICES", 3)
+    looks = {f"pi-{number}": 0.0 for number in range(5)}
+    many(store, 0, looks, 20)
+    trained_at = store.version
+    many(store, 1000, {name: shift for name, shift in looks.items() if name != "pi-0"}, 60)
+    many(store, 5000, {"pi-0": 3.0}, 30)
+    alarm = find_alarm(store, 1, trained_at, RULES)
+    assert alarm is not None
+    assert "edge-1/pi-0" in alarm.scopes
+
+
+def test_a_drift_is_found_at_every_level_that_may_be_set(store: Store) -> None:
+    """With many devices and a strict level, the smallest p-value still is significant among all tests."""
+    looks = {f"pi-{number}": 0.0 for number in range(12)}
+    many(store, 0, looks, 20)
+    trained_at = store.version
+    many(store, 1000, looks, 30)
+    many(store, 5000, {"pi-0": 3.0}, 30)
+    strict = Triggers(drift_photos=30, drift_level=0.0005)
+    alarm = find_alarm(store, 1, trained_at, strict)
+    assert alarm is not None
+    assert "edge-1/pi-0" in alarm.scopes
+
+
+def test_a_block_that_was_tested_is_not_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its p-value is remembered, so that many devices cost as much as their new blocks; older ones go."""
+    many(store, 0, {"pi-1": 0.0, "pi-2": 1.0}, 40)
+    trained_at = store.version
+    many(store, 1000, {"pi-1": 0.0, "pi-2": 4.0}, 30)
+    tested: drift_alarm.Tested = {}
+    first = find_alarm(store, 1, trained_at, RULES, tested)
+    assert first is not None
+    assert "edge-1/pi-2" in first.scopes
+    assert {scope for scope, *_ in tested} == {FLEET, "edge-1/pi-1", "edge-1/pi-2"}
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "find", None)
+        assert find_alarm(store, 1, trained_at, RULES, tested) == first
+    many(store, 2000, {"pi-1": 0.0}, 30)
+    find_alarm(store, 1, trained_at, RULES, tested)
+    assert len(tested) == 3

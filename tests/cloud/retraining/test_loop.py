@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 
 from bus.config import Broker
 from cloud.dataset.store import Label, Row, Store
-from cloud.evaluation.promotion_gate import Comparison, Verdict
+from cloud.evaluation.paired_comparison import Comparison
+from cloud.evaluation.promotion_gate import Verdict
 from cloud.registry.model_card import Card, encode_card
 from cloud.registry.registry import Registry, RoundRunningError
 from cloud.retraining import loop, step_process
@@ -386,7 +387,7 @@ async def test_a_round_ends_with_the_tuning(site, decision):
 
 
 async def test_a_tuning_that_fails_is_reported(site):
-    """The round has finished all the same."""
+    """The round has finished anyway."""
     (site.folder / "go").touch()
     site.step("tune", "raise SystemExit('no broker')")
     assert (await site.run_one_round()).version == 1

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from cloud.dataset.schema import forget
+from cloud.dataset.rows.forgotten import forget
 from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.metrics import measure
-from cloud.evaluation.promotion_gate import Comparison, Verdict
+from cloud.evaluation.paired_comparison import Comparison
+from cloud.evaluation.promotion_gate import Verdict
 from cloud.registry.model_card import Card
 from cloud.retraining.signals import drift_signals
 from cloud.retraining.triggers import Triggers, labels_missing

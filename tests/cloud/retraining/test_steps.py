@@ -48,7 +48,7 @@ CONFIG = TrainerConfig(
 async def run(step: Step, folder) -> str:
     """Run a step in the real worker and return its output."""
     with (folder / "lock").open("w") as lock:
-        await run_in_process(WORKER, step, inherit=lock.fileno(), output=folder / "log", timeout_s=60)
+        await run_in_process(WORKER, step, inherit=lock.fileno(), output=folder / "log", timeout_s=DEADLINE_S)
     return (folder / "log").read_text()
 
 
@@ -63,6 +63,7 @@ def test_the_configuration_reaches_the_steps():
         dataset="d", models="m", version=2, options=RELEASED, broker=CONFIG.broker
     )
     assert tuning_step(CONFIG) == TuneStep(dataset="d", models="m", nodes=("n", "m"), broker=CONFIG.broker)
+    assert {step.ray for step in training_steps(structs.replace(CONFIG, ray="r:6379"))} == {"r:6379"}
     elsewhere = structs.replace(CONFIG, release_broker=Broker(host="r"))
     assert release_step(elsewhere, card(2)).broker == tuning_step(elsewhere).broker == Broker(host="r")
 
@@ -149,5 +150,5 @@ async def test_a_worker_that_does_not_read_its_step_is_no_error(tmp_path):
             TeachStep(dataset="d" * 100_000, cache="c", backbones=()),
             inherit=lock.fileno(),
             output=tmp_path / "log",
-            timeout_s=60,
+            timeout_s=DEADLINE_S,
         )

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from cloud.evaluation.audit_stats import RolloutAudits
 from cloud.registry.rollout_state import Rules
-from cloud.rollout.canary_analysis import audit_alarms, canary_alarms, pool_reports
+from cloud.rollout.canary_analysis import (
+    EVEN_FROM,
+    audit_alarms,
+    canary_alarms,
+    credible,
+    evened,
+    pool_reports,
+)
 from schemas.messages import CanaryReport, VersionStats
 from tests.cloud.judging import audit
 
@@ -63,7 +70,7 @@ def test_a_significant_excess_is_an_alarm(bad, why):
     ],
 )
 def test_an_insignificant_excess_is_no_alarm(fine):
-    """The rollout goes on while the figures may be chance."""
+    """The rollout continues while the figures may be chance."""
     assert reasons(report(**fine)) == []
 
 
@@ -135,3 +142,30 @@ def test_the_reason_names_the_period_of_the_audits():
 def test_the_champions_earlier_audits_are_unused_if_there_are_enough():
     """Drift lowers the accuracy of both versions alike and gives no alarm."""
     assert not list(audit_alarms(RolloutAudits(audit(40, 24), audit(60, 36), audit(900, 880))))
+
+
+def test_one_node_does_not_decide_for_a_fleet():
+    """Whatever a false edge claims, a good version stays, and what the others say of a bad one is heard."""
+    many, never = 10**9, {"compared": 10**9, "disagreed": 0}
+    good, bad = [report()] * 60, [report(compared=200, disagreed=120)] * 60
+    lies = [report(compared=many, disagreed=many), report(challenger=(0, many, None)), report(**never)]
+    for lie in lies[:2]:
+        assert reasons(*good, *[report(compared=5000, challenger=(5000, 0, 10.0))] * 60, lie) == []
+    assert [one for one in reasons(*bad, lies[2]) if "photos otherwise" in one]
+
+
+@given(COUNTS, COUNTS, st.integers(1, 100))
+def test_a_node_of_usual_size_counts_in_full(compared, disagreed, others):
+    """A thousand photos, or those of the median node, change nothing; a busier node keeps its shares."""
+    one = report(compared=min(compared, EVEN_FROM), disagreed=min(disagreed, compared, EVEN_FROM))
+    assert evened([one] * others) == [one] * others
+    busy = evened([report(compared=3000)] * others + [report(compared=6000, disagreed=600)])[-1]
+    assert (busy.compared, busy.disagreed) == (3000, 300)
+
+
+@pytest.mark.parametrize("claimed", [2**53, 10**9 + 1])
+def test_figures_that_cannot_be_are_cut(claimed):
+    """More disagreements than comparisons hide nothing, and sums stay counts of the contract."""
+    odd = credible(report(compared=20, disagreed=claimed, challenger=(claimed, claimed, 1.0)))
+    assert (odd.compared, odd.disagreed, odd.challenger.failed) == (20, 20, 10**9)
+    assert pool_reports([odd] * 1000).challenger.answered < 2**53

@@ -181,7 +181,7 @@ async def test_g6_a_bad_version_is_rolled_back_on_every_reached_node(address, be
 
 
 async def test_a_node_that_refuses_is_skipped_until_the_end(address, begun):
-    """The others go on without it, and it gets the version when the rollout is finished."""
+    """The others continue without it, and it gets the version when the rollout is finished."""
     path = begun(["edge-1", "edge-2"])
     async with (
         nodes(address, "edge-1", "edge-2") as (one, two),

@@ -50,7 +50,7 @@ def test_a_release_describes_its_bundle(tmp_path):
 
 
 def test_what_is_no_bundle_is_one_sentence(tmp_path):
-    """What is wrong with a missing file, a folder and a file that is no tar is said in one line."""
+    """What is wrong with a missing file, a folder and a file that is not a tar is reported in one line."""
     (tmp_path / "junk.tar").write_bytes(b"junk" * 1000)
     wrong = {
         "none.tar": "No such file or directory$",

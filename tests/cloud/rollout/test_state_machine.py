@@ -98,7 +98,7 @@ def test_a_rollout_goes_through_its_stages_group_by_group():
 
 
 def test_a_paused_rollout_goes_nowhere_but_back():
-    """No stage, bake time or time-out ends; a bad version is rolled back all the same."""
+    """No stage, bake time or time-out ends; a bad version is rolled back anyway."""
     state = rollout(paused=True)
     assert decided(state, trying(state), at_s=FOREVER_S).action == "wait"
     assert decided(structs.replace(state, step=3), serving("edge-1"), at_s=FOREVER_S).action == "wait"
@@ -128,7 +128,7 @@ def test_paused_time_does_not_count():
 
 
 def test_disagreement_alone_is_no_alarm_after_a_rename():
-    """Every photo of a renamed class has two names; the reason to go on says that this was not judged."""
+    """Every photo of a renamed class has two names; the reason to continue says that this was not judged."""
     new = structs.replace(release(2), classes=["dog", "tabby"])
     state = rollout(challenger=new)
     decision = decided(state, trying(state, bad=True))
@@ -165,7 +165,7 @@ def test_a_stage_waits_for_nodes_photos_and_time(statuses, at_s, why):
 
 
 def test_an_offline_node_is_waited_for_until_the_timeout():
-    """Then the others go on, and it gets the retained release when it is back online."""
+    """Then the others continue, and it gets the retained release when it is back online."""
     state = rollout(["edge-1", "edge-2"])
     here = trying(state, "edge-1")
     assert decided(state, here, at_s=599).reason == "for edge-2"
@@ -362,3 +362,10 @@ def test_a_state_file_of_an_earlier_version_is_read():
     assert (written["rules"]["watch_s"], written["rules"]["patience_s"]) == (60, 600)
     written["rules"] |= {"error_margin": 0.02, "p95_factor": 1.5}
     assert msgspec.json.decode(json.dumps(written), type=Rollout) == state
+
+
+def test_impossible_figures_of_one_node_hide_no_alarm():
+    """Disagreements without comparisons have no interval: those of the other nodes count all the same."""
+    state = rollout(["edge-1", "edge-2"])
+    odd = trying(state, "edge-2", photos=1, disagreed=2**53)
+    assert decided(state, trying(state, bad=True), odd).action == "roll-back"

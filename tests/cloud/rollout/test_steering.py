@@ -71,7 +71,7 @@ def test_a_rollout_that_has_ended_takes_no_orders():
 
 
 async def test_g6_an_operator_pauses_resumes_and_rolls_back(address, begun):  # noqa: F811  # a fixture
-    """Nothing goes on while paused, the champion returns, and each order leaves an event."""
+    """Nothing continues while paused, the champion returns, and each order leaves an event."""
     path = begun(["edge-1"])
     file = RolloutFile(path)
     async with Observer(address).watching() as seen, nodes(address, "edge-1") as (node,):

@@ -16,12 +16,14 @@ from cloud.dataset.example import TrainingError
 from cloud.dataset.store import Row, Store
 from cloud.dataset.training_set import examples
 from cloud.export.v1_loader import SavedModel
+from cloud.modeling.offset_head import answer_by_groups
 from cloud.registry.champion import HeldOutAnswers, evaluate_challenger, measure_again
 from cloud.registry.registry import Registry
 from cloud.registry.renamed_classes import with_current_names
 from cloud.training.adoption import ADOPTED, AdoptionOptions, run_adoption
 from schemas.codec import content_id
 from schemas.errors import PermanentError
+from schemas.groups.heads import read_heads
 from schemas.litert import read_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
@@ -140,7 +142,7 @@ def test_a_rename_makes_no_version_wrong(model: Path, tmp_path: Path) -> None:
 
 
 def test_held_out_photos_time_two_versions(model: Path, dataset: str, tmp_path: Path) -> None:
-    """Without gold photos and audits, the latency of another backbone is measured all the same."""
+    """Without gold photos and audits, the latency of another backbone is measured anyway."""
     registry = Registry(tmp_path / "models")
     assert run_adoption(options(model, dataset, tmp_path)).trained is not None
     champion, photos = registry.champion(), examples(Store.open(dataset))
@@ -215,3 +217,45 @@ def test_classes_are_distinct(classes: tuple[str, ...], model: Path, tmp_path: P
         TrainingError, match=r"at least two distinct names, got .*; name all classes of the model"
     ):
         run_adoption(options(model, None, tmp_path, classes=classes))
+
+
+def test_groups_of_devices_get_heads_beside_an_adopted_model(model: Path, tmp_path: Path) -> None:
+    """A group whose people call red what the others call blue is answered by a head of its own."""
+    store = Store.open(tmp_path / "dataset.lance")
+    other = {"red": "blue", "blue": "red"}
+    images = {
+        (group, label, seed): photo(label, 1000 * number + seed)
+        for number, group in enumerate(("usual", "swapped"))
+        for label in CLASSES
+        for seed in range(12)
+    }
+    store.upsert(
+        [
+            Row(
+                photo_id=content_id(image),
+                image=image,
+                width=32,
+                height=24,
+                received_at_ms=1,
+                node="edge-1",
+                device=group,
+                device_group=group,
+                lane="hard",
+                human_label=other[label] if group == "swapped" else label,
+                human_by="bob",
+                human_at_ms=1,
+            )
+            for (group, label, _), image in images.items()
+        ]
+    )
+    trained = run_adoption(options(model, store.location, tmp_path)).trained
+    assert trained is not None
+    heads = read_heads(trained.directory)
+    assert heads is not None
+    with SavedModel(trained.directory) as saved:
+        outputs = saved.predict([photo("blue", 5000), photo("red", 5001)])
+    answers = answer_by_groups(
+        heads.by_group, ["swapped", "swapped"], outputs["probabilities"].astype(float), outputs["embedding"]
+    )
+    assert outputs["probabilities"].argmax(axis=1).tolist() == [0, 1]
+    assert answers.argmax(axis=1).tolist() == [1, 0]

@@ -7,9 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from cloud.dataset.example import Example
-from cloud.modeling.arrays import Ints
+from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.backbones import COMPACT, EFFICIENTNET_LITE0, EFFICIENTNET_LITE0_GRID, Backbone
 from cloud.modeling.linear_head import Head
+from cloud.modeling.offset_head import apply_head
 from cloud.progress import NoProgress
 from cloud.training.candidate_results import (
     ENOUGH,
@@ -20,6 +21,7 @@ from cloud.training.candidate_results import (
     better,
     evaluate_backbone,
     is_worth_trying,
+    with_answer_heads,
 )
 from cloud.training.candidates import HUMAN, HeldOut
 from cloud.training.learners import Fitted, FrozenLearner
@@ -62,7 +64,7 @@ def test_a_network_is_trained_from_scratch_where_it_may_pay() -> None:
 
 
 def test_another_pretrained_network_needs_fewer_labels() -> None:
-    """It waits until held-out labels can tell two networks apart, and no longer."""
+    """It waits until held-out labels can rank two networks, and no longer."""
     few, enough = (
         results(EFFICIENTNET_LITE0, wrong=30, human=MIN_PRETRAINED_LABELS - short) for short in (1, 0)
     )
@@ -146,3 +148,50 @@ def test_held_out_labels_decide_about_whitening(count: int, differ_in: int, *, w
     # The head that is exported takes the embeddings as they are.
     answers = best.chosen_fit.head.logits(embeddings).argmax(axis=1)
     assert (answers == labels).mean() > (best.held_out[HUMAN].accuracy or 0.0) - 0.05
+
+
+@pytest.mark.parametrize("gold_agrees", [True, False])
+def test_groups_get_heads_on_the_answers_of_a_network_of_their_own(*, gold_agrees: bool) -> None:
+    """Held-out answers are by another network than the final one: no embedding is used; gold has a veto."""
+    draw = np.random.default_rng(0)
+    head = Head(draw.normal(size=(COMPACT.embedding_dim, 2)), np.array([0.5, -0.5]))
+
+    def photos(count: int, *, mirrored: bool) -> list[Example]:
+        labels = [at % 2 for at in range(count)]
+        return [
+            Example(f"{at:032x}", b"", "ab"[label ^ mirrored], "human", group="other" if mirrored else "same")
+            for at, label in enumerate(labels)
+        ]
+
+    def answered(some: list[Example], *, mirrored: bool) -> Floats:
+        truth = np.array(["ab".index(one.label) ^ mirrored for one in some])
+        return 3.0 * np.eye(2)[truth] + draw.normal(size=(len(some), 2))
+
+    kinds = (False, True)
+    examples = [one for mirrored in kinds for one in photos(40, mirrored=mirrored)]
+    logits = np.concatenate(
+        [answered(photos(40, mirrored=mirrored), mirrored=mirrored) for mirrored in kinds]
+    )
+    labels = np.array(["ab".index(one.label) for one in examples])
+    gold = photos(30, mirrored=True)
+    found = with_answer_heads(
+        CandidateResults(
+            ("a", "b"),
+            examples,
+            gold,
+            {HUMAN: Fitted(None, head, np.arange(80))},
+            {HUMAN: HeldOut(logits, labels, np.arange(80))},
+            {HUMAN: answered(gold, mirrored=gold_agrees)},
+            HUMAN,
+            np.zeros((80, COMPACT.embedding_dim), np.float32),
+            COMPACT,
+        ),
+        seed=0,
+    )
+    assert ("other" in found.groups.heads) == gold_agrees
+    if gold_agrees:
+        assert (found.gold_answers.argmax(axis=1) == ["ab".index(one.label) for one in gold]).mean() > 0.9
+        embedded = draw.normal(size=(50, COMPACT.embedding_dim))
+        shared = softmax(head.logits(embedded) / found.held_out[HUMAN].temperature)
+        by_group = apply_head(found.groups.heads["other"], shared, embedded)
+        assert (by_group.argmax(axis=1) != shared.argmax(axis=1)).mean() > 0.9

@@ -82,7 +82,7 @@ def test_other_names_for_the_same_things_need_few_labels():
 
 
 def test_a_group_that_differs_in_nothing_keeps_the_shared_head():
-    """A head of its own would only learn the noise of its labels; the reason is said."""
+    """Its own head would only learn the noise of its labels; the reason is said."""
     taken = 0
     for seed in range(20):
         embeddings, labels = seen(60, seed)
@@ -94,7 +94,7 @@ def test_a_group_that_differs_in_nothing_keeps_the_shared_head():
 
 
 def test_a_new_device_gets_the_best_head_of_another_group_by_its_first_labels():
-    """Twelve labels are too few for a head of its own, and enough to choose one."""
+    """Twelve labels are too few for a group's own head, and enough to choose one."""
     groups, embeddings, labels = joined(("a", 80, False), ("b", 80, True), ("new", 12, True))
     found = fit_groups(groups, embeddings, undecided(172), labels)
     newest = next(fit for fit in found.fits if fit.name == "new")

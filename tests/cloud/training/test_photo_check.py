@@ -256,3 +256,23 @@ def test_near_duplicates_of_the_audit_slice_are_not_trained_on(make_example: Any
     assert usable.labelled == photos[1:]
     assert usable.audit == photos[:1]
     assert [(one.photo_id, one.reason) for one in usable.left_out] == [("ab" * 16, EQUALS_AUDIT)]
+
+
+def test_a_photo_like_one_that_the_champion_knows_judges_no_version(
+    make_example: Any, tmp_path: Path
+) -> None:
+    """It would favour the champion, and keep the photos like it out of the training: it is trained on."""
+    checker = PhotoChecker(COMPACT, tmp_path)
+    pictures = [replace(make_example("dawn", 1), image=patchwork(n), label=label)
+                for n, label in enumerate(["dawn"] * 5 + ["dusk"] * 5)]  # fmt: skip
+    photos = [replace(one, photo_id=one.content_id) for one in pictures]
+    like_known = replace(photos[0], image=smaller(photos[0].image), photo_id="ab" * 16)
+    audit = [like_known, photos[4]]
+    read = Photos.none(None)._replace(
+        labelled=[*photos, like_known], audit=audit, unseen=frozenset(one.photo_id for one in audit)
+    )
+    usable = usable_photos(read, checker, None, NoProgress())
+    assert usable.audit == [photos[4]]
+    assert usable.unseen == {photos[4].photo_id}
+    assert usable.labelled == [*photos[:4], *photos[5:], like_known]
+    assert usable.left_out == []

@@ -338,7 +338,7 @@ def test_a_version_exists_with_its_bundle_or_not_at_all(
 def test_a_small_network_learns_from_scratch(
     make_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From random weights the network tells dawn from dusk after few steps, and its losses are kept."""
+    """From random weights the network learns dawn and dusk in few steps, and its losses are kept."""
     monkeypatch.setattr(from_scratch, "STEPS", (25, 25))
     monkeypatch.setattr(from_scratch, "BATCH_PHOTOS", 12)
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(8)]
@@ -359,7 +359,7 @@ def test_a_small_network_learns_from_scratch(
 
 
 def _dot(side: str, seed: int) -> Example:
-    """A photo with a dot on its left or right, which averages over all places do not tell apart."""
+    """A photo with a dot on its left or right, which averages over all places do not distinguish."""
     draw = np.random.default_rng([seed, len(side)])
     pixels = draw.normal(90, 8, (16, 16, 3))
     row, column = draw.integers(2, 10), draw.integers(1, 3)
@@ -384,7 +384,11 @@ def _seeing() -> Any:
 def test_a_network_trained_from_scratch_wins_where_frozen_features_fail(
     cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `also`, the backbone with the lower held-out loss is exported; the card names the other one."""
+    """With `also`, the backbone with the lower held-out loss is exported; the card names the other one.
+
+    Whoever embeds for the training elsewhere is told of each further network that is tried.
+    """
+    told: list[str] = []
     monkeypatch.setattr(from_scratch, "STEPS", (60, 60))
     monkeypatch.setattr("cloud.training.candidate_results.MIN_SCRATCH_LABELS", 40)
     for name, dim, pretrained, build in (("blind", 3, True, _blind), ("seeing", 8, False, _seeing)):
@@ -400,7 +404,9 @@ def test_a_network_trained_from_scratch_wins_where_frozen_features_fail(
         cache_dir=cache_dir,
         registry=Registry(tmp_path),
         version=1,
+        embed=told.append,
     )
+    assert told == ["seeing"]
     card = trained.card
     assert card.backbone == "seeing"
     assert [candidate.name for candidate in card.others["blind"]] == ["human"]

@@ -54,7 +54,7 @@ def trained(taken, gold, tmp_path_factory) -> Trained:
 
 
 def test_the_card_says_what_each_group_got(trained):
-    """Both are told apart by their heads; the metrics are those that edges serve."""
+    """Both are answered by their heads; the metrics are those that edges serve."""
     found = {one.name: one for one in trained.card.groups}
     assert {name: one.served for name, one in found.items()} == {
         "mirrored": True,

@@ -258,7 +258,7 @@ def test_a_stranger_pushes_nothing_out_of_the_audit_trail(console):
 
 
 def test_connections_that_say_nothing_take_no_place(console):
-    """More than there is room for are open; a person is answered all the same."""
+    """More than there is room for are open; a person is answered anyway."""
     place = console.url.removeprefix("http://").split(":")
     with ExitStack() as opened:
         for _ in range(300):

@@ -19,5 +19,5 @@ from console.web.languages import preferred
     ],
 )
 def test_the_best_language_of_a_browser_is_taken(header, language):
-    """By its quality, whatever the region; English where nothing fits."""
+    """By its quality, in any region; English where nothing fits."""
     assert preferred(header) == language

@@ -106,7 +106,7 @@ async def test_a_broker_that_is_killed_comes_back(system: Project) -> None:
 
 
 def commands(block: str) -> tuple[str, str]:
-    """Return the commands that import photos and that release; that between them follows a log for ever."""
+    """Return the commands that import photos and that release; that between them follows a log forever."""
     lines = block.replace("\\\n", " ").strip().splitlines()
     (follows,) = [number for number, line in enumerate(lines) if " logs --follow " in line]
     return "\n".join(lines[:follows]), "\n".join(lines[follows + 1 :])

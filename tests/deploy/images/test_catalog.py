@@ -27,7 +27,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
 
 
 def test_only_the_tag_of_another_architecture_names_it():
-    """The manifests' tags are those of this machine's images; images for others stand beside them."""
+    """The manifests' tags are those of this machine's images; images for others are kept too."""
     (edge,) = chosen(["edge"])
     assert edge.tag("1.2.3", native()) == "localhost/gleaner-edge:1.2.3"
     other = "arm64" if native() == "amd64" else "amd64"

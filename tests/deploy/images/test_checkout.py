@@ -106,7 +106,7 @@ def test_the_inputs_of_a_build_are_in_the_checkout():
 
 
 def test_authorities_come_from_the_environment(monkeypatch, tmp_path):
-    """A network with an authority of its own is named by the variables that Python's clients read."""
+    """A network with its own authority is named by the variables that Python's clients read."""
     for name in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     assert authorities() is None

@@ -50,7 +50,7 @@ def test_a_fresh_build_uses_no_cache(engine):
 
 @pytest.mark.parametrize("engine", Engine)
 def test_a_base_is_made_of_an_archive(engine):
-    """Each engine is told the archive and the name."""
+    """Each engine gets the archive and the name."""
     words = [word for command in import_commands(engine, Path("/base.tar"), "base:1") for word in command]
     assert {"/base.tar", "base:1"} <= set(words)
 

@@ -19,7 +19,7 @@ class Camera(ThreadingHTTPServer):
     """A network camera on a free port of this machine.
 
     Args:
-        answer: Answers a GET request, in a thread of its own.
+        answer: Answers a GET request, in its own thread.
         auth: `basic` or `digest`, with `USER` and `PASSWORD`.
     """
 

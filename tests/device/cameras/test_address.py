@@ -31,7 +31,7 @@ from schemas.text import without_secrets
     ],
 )
 def test_addresses_are_shown_without_secrets(url, shown):
-    """User, password and unknown query values are hidden; what tells cameras apart is not."""
+    """User, password and unknown query values are hidden; what identifies cameras is not."""
     assert without_secrets(url) == shown
 
 

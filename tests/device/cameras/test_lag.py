@@ -9,7 +9,7 @@ def test_the_lag_counts_from_the_frame_that_was_least_late():
 
 
 def test_a_clock_that_jumps_back_looks_like_a_lag():
-    """The stream is opened again then, which measures anew."""
+    """The stream is opened again then, which measures again."""
     meter = LagMeter()
     meter.lag_s(1000.0, 10.0)
     assert meter.lag_s(0.0, 10.0) == 1000.0

@@ -66,7 +66,7 @@ async def test_a_broker_that_restarts_costs_no_later_picture(address, broker, pu
 
 
 async def test_no_failure_leaves_a_capture_waiting(address, monkeypatch):
-    """Whatever ends the connection is the error of the capture: it would wait for ever."""
+    """Whatever ends the connection is the error of the capture: it would wait forever."""
 
     async def broken():
         raise UnicodeError("no such name")

@@ -1,4 +1,5 @@
 import contextlib
+import time
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,8 @@ STREAMS = {
     "a boundary that is not UTF-8": ("fr\udce4me", parts(b"--fr\xe4me\r\n" + LENGTH)),
     "a boundary with a semicolon": ("fr;ame", parts(b"--fr;ame\r\n" + LENGTH)),
     "rubbish between parts": ("frame", parts(b"--frame\r\n" + LENGTH, b"\r\n\0rubbish\xff\r\n")),
+    "lengths of zero": ("frame", parts(b"--frame\r\nContent-Length: 0\r\n\r\n") + b"--frame--\r\n"),
+    "lengths that cut": ("frame", parts(b"--frame\r\nContent-Length: 200\r\n\r\n") + b"--frame--\r\n"),
 }
 
 
@@ -106,7 +109,7 @@ def test_a_stream_without_bounds_is_refused(stream, words):
 
 
 def test_a_stream_without_boundary_and_length_is_refused():
-    """Its parts cannot be told apart."""
+    """Its parts cannot be separated."""
     with pytest.raises(CameraError, match="neither a boundary nor the length"):
         split(b"--x\r\n\r\n" + PICTURES[0], "")
 
@@ -116,3 +119,12 @@ def test_no_stream_is_a_crash(stream, boundary):
     """Any bytes end in parts or in CameraError."""
     with contextlib.suppress(CameraError):
         split(b"--frame" + stream, boundary, 7)
+
+
+@pytest.mark.parametrize("blank", [b" ", b"\t", b"-"])
+def test_a_long_line_takes_no_time(blank):
+    """A line of 64 KiB behind two hyphens is searched in well below a second, and the stream goes on."""
+    stream = b"\r\n--" + blank * 65_536 + b"\r\n" + parts(b"--frame\r\n" + LENGTH)
+    began = time.process_time()
+    assert split(stream, "frame", step=65_536) == PICTURES
+    assert time.process_time() - began < 2

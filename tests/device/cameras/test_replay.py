@@ -79,7 +79,7 @@ async def test_a_file_that_cannot_be_used_is_skipped_with_a_warning(folder):
 
 
 async def test_what_is_no_file_is_skipped(folder):
-    """A FIFO has no end: the agent would wait for it for ever. So is a file that is too large."""
+    """A FIFO has no end: the agent would wait for it forever. So is a file that is too large."""
     os.mkfifo(folder / "cat" / "1.5.jpg")
     with (folder / "cat" / "1.6.jpg").open("wb") as file:
         file.truncate(1 << 30)
@@ -90,7 +90,7 @@ async def test_what_is_no_file_is_skipped(folder):
 
 
 async def test_a_loop_without_usable_files_ends(tmp_path):
-    """A looped folder whose files are all empty is exhausted instead of read for ever."""
+    """A looped folder whose files are all empty is exhausted instead of read forever."""
     (tmp_path / "a.jpg").write_bytes(b"")
     assert await frames(folder_camera(tmp_path, loop=True)) == []
 

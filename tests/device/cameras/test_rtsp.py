@@ -56,7 +56,7 @@ async def test_a_photo_of_an_rtsp_stream_is_a_new_frame_with_its_time():
 
 
 def test_a_stream_that_falls_behind_is_opened_again(monkeypatch):
-    """A machine that is too slow for a stream gets new frames all the same, and not older and older ones."""
+    """A machine that is too slow for a stream gets new frames anyway, and not older and older ones."""
     monkeypatch.setattr(hardware, "MAX_LAG_S", 0.5)
     with rtsp_server() as (port, _):
         driver = hardware._OpenCv(f"rtsp://127.0.0.1:{port}/live", hardware.Shot(), "camera x")

@@ -44,7 +44,7 @@ class Edge:
 
     async def harvest(self, number: int, size: tuple[int, int] = LARGE):
         one = taken(number, photo(number, size=size))
-        return await self.sampler.sample(one, await self.sampler.hash_photo(one.image), SURE)
+        return await self.sampler.sample(one, (await self.sampler.hash_photos([(one.image, None)]))[0], SURE)
 
     async def answer(self, admitted) -> None:
         await self.database.run(admitted.write)
@@ -148,7 +148,7 @@ async def test_a_photo_that_is_not_much_larger_stays_as_it_is(edge, size, kind, 
     """A JPEG below 1.5 times the training size is a sample byte for byte; a PNG or a panorama is shrunk."""
     image = photo(1, size=size, kind=kind)
     one = taken(1, image)
-    admitted, _ = await edge.sampler.sample(one, await edge.sampler.hash_photo(image), SURE)
+    admitted, _ = await edge.sampler.sample(one, (await edge.sampler.hash_photos([(image, None)]))[0], SURE)
     sample = decode(SAMPLE, admitted.item.payload, {"node": NODE})
     assert sample.image == image
     assert (admitted.original is None) == (stored is not None)

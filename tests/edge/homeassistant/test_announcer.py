@@ -119,7 +119,7 @@ async def test_a_device_goes_with_its_status(address, house):
 
 
 async def test_the_next_run_knows_the_devices_of_this_one(address, house):
-    """What is retained of a device tells a restarted edge to announce it again after a birth message."""
+    """A restarted edge announces retained devices again after a birth message."""
     async with announcing(address) as (announcer, _):
         announcer.answered(*answer("hall"))
         await eventually(lambda: house.result("hall"))
@@ -193,3 +193,22 @@ async def test_an_edge_clock_that_is_set_ahead_removes_no_device(address, house,
 async def test_nothing_is_announced_unless_asked_for():
     """Off by default: photos of a home leave the edge's own topics only if somebody said so."""
     assert EdgeConfig().homeassistant is False
+
+
+@pytest.mark.parametrize(
+    ("device", "payload"),
+    [
+        ("Front Door", b'{"answered_at_ms": 5}'),
+        ("edge", b'{"answered_at_ms": 5}'),
+        ("deep", b"[" * 100_000),
+        ("huge", b'{"answered_at_ms": 1%s}' % (b"0" * 400)),
+        ("bytes", b'{"answered_at_ms": "\xff"}'),
+    ],
+)
+async def test_a_retained_message_of_a_stranger_stops_nothing(address, house, device, payload):
+    """Where a broker asks for no certificate, anybody may retain one among the answers of earlier runs."""
+    await house.bus.publish_bytes(discovery.result_topic(NODE, device), payload, retain=True)
+    async with announcing(address) as (made, _):
+        made.answered(*answer("hall"))
+        await eventually(lambda: len(house.known("hall")) == 5)
+        assert made.devices == ["hall"]

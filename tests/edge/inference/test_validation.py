@@ -63,7 +63,7 @@ def test_each_limit_is_inclusive_and_has_its_code():
     ],
 )
 def test_the_reason_of_an_expiry_says_what_to_change(times, words):
-    """A unit that is not milliseconds, and a clock that nothing tells of."""
+    """A unit that is not milliseconds, and a clock of which nothing is known."""
     clocks = DeviceClocks()
     rejected = validate(enveloped(1, jpeg(1), **times), NAMES, LIMITS, TODAY, clocks)
     if not isinstance(rejected, Rejected):  # as long as the offset of the clock explains it

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import shutil
 import ssl
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,19 +17,26 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from bus.broker.process import free_port
+from bus.config import Tls
+from bus.mqtt.tls import server_context
 from bus.security import certificates
 from cli.main import main
 from cloud.export.part_lists import write_part_lists
+from edge.mirror import listener, mirror_server
 from edge.mirror.bundle_store import BundleStore, is_below
-from edge.mirror.mirror_server import Mirror
+from edge.mirror.listener import listen
+from edge.mirror.mirror_server import Mirror, MirrorConfig
 from edge.models.transfer.bundle_source import FetchError, Traffic
 from edge.models.transfer.download import fetch_bundle
 from edge.models.transfer.installed_parts import Installed, stored_bundle
-from edge.models.transfer.mirror_client import PATH
+from edge.models.transfer.mirror_client import PATH, SiteMirror
 from schemas.errors import TransientError
 from schemas.messages import Release
+from tests.conftest import DEADLINE_S
 from tests.file_server import FileServer, web_server
 from tests.serving import release_of, tar_of
+from tests.sites import files, provision
 
 EDGES = 20
 SIZE_BYTES = 400_000
@@ -63,11 +71,17 @@ class Site:
         return sum(path.stat().st_size for path in self.shop.glob(f"{version}.tar*"))
 
     async def fetch(
-        self, release: Release, target: Path, installed: tuple[Installed, ...] = (), mirror: str | None = None
+        self,
+        release: Release,
+        target: Path,
+        installed: tuple[Installed, ...] = (),
+        mirror: str | None = None,
+        files: Tls | None = None,
     ) -> Traffic:
         """Fetch a bundle as an edge does, and check it."""
-        traffic, address = Traffic(), mirror or self.mirror
-        fetch = partial(fetch_bundle, release, target, installed, traffic, lambda: False, mirror=address)
+        traffic = Traffic()
+        asked = SiteMirror(mirror or self.mirror, files)
+        fetch = partial(fetch_bundle, release, target, installed, traffic, lambda: False, mirror=asked)
         # Not in the threads of the mirror: edges are other machines.
         await asyncio.get_running_loop().run_in_executor(self._edges, fetch)
         content = await asyncio.to_thread(target.read_bytes)
@@ -77,19 +91,22 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def mirroring(
-    folder: Path, origin: str, *, max_bytes: int = ROOM_BYTES, tls: ssl.SSLContext | None = None
+    folder: Path,
+    origin: str,
+    *,
+    max_bytes: int = ROOM_BYTES,
+    tls: ssl.SSLContext | None = None,
+    edges_only: bool = False,
 ) -> AsyncIterator[str]:
     """Run a mirror; yields its address."""
     async with asyncio.TaskGroup() as tasks:
-        mirror = Mirror(BundleStore(folder, max_bytes), (origin,), tasks)
-        runner = web.AppRunner(mirror.app(), shutdown_timeout=0)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        port = site._server.sockets[0].getsockname()[1]
+        mirror = Mirror(BundleStore(folder, max_bytes), (origin,), tasks, edges_only=edges_only)
+        server, clean_up = await listen(mirror.app(), "127.0.0.1:0", tls)
+        port = server.sockets[0].getsockname()[1]
         yield f"http{'s' if tls else ''}://127.0.0.1:{port}"
         mirror.stop()
-        await runner.cleanup()
+        server.close()
+        await clean_up()
 
 
 @pytest.fixture
@@ -270,8 +287,126 @@ async def test_a_mirror_with_tls(site: Site, tmp_path: Path, monkeypatch: pytest
         assert {line["log_level"] for line in logged} == {"info"}
 
 
+async def test_a_mirror_for_edges_alone(site: Site, tmp_path: Path) -> None:
+    """Served are edges of the site, by the certificates that they have; no device, nobody without one.
+
+    An edge whose key was replaced is refused by the list of revoked certificates. Each gets its bundle from
+    the origin then.
+    """
+    home = tmp_path / "site"
+    provision(home, "--cloud", "cloud", "--edge", "edge-1", "--devices", "pi-1", "--mirror", "127.0.0.1")
+    edge, device = files(home / "edges/edge-1", "edge"), files(home / "devices/edge-1.pi-1", "device")
+    stolen = tmp_path / "stolen"
+    shutil.copytree(home / "edges/edge-1", stolen)
+    provision(home, "--replace", "edge-1.edge")
+    own = home / "mirrors/127.0.0.1"
+    names = ("mirror.pem", "mirror.key", "ca.pem", "revoked.crl")
+    tls = server_context(*(str(own / name) for name in names))
+    release = site.publish(1, weights())
+    async with mirroring(tmp_path / "tls", site.address, tls=tls, edges_only=True) as mirror:
+        with capture_logs() as logged:
+            await site.fetch(release, tmp_path / "edge.tar", mirror=mirror, files=edge)
+        assert {line["log_level"] for line in logged} == {"info"}
+        refused = "it may not accept the certificate of this edge"
+        cases = [(device, "only an edge"), (Tls(ca=edge.ca), refused), (files(stolen, "edge"), refused)]
+        for who, reason in [*cases, (Tls(ca=str(tmp_path / "gone.pem")), "gone.pem")]:
+            with capture_logs() as logged:
+                await site.fetch(release, tmp_path / "other.tar", mirror=mirror, files=who)
+            (unusable,) = [line for line in logged if line["event"] == "release.mirror_unusable"]
+            assert reason in unusable["reason"]
+
+
+async def test_a_mirror_is_not_reached_through_a_proxy(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy for the way out of the site is not asked for what is at the site."""
+    release = site.publish(1, weights())
+    await site.fetch(release, tmp_path / "edge.tar")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with capture_logs() as logged:
+        await site.fetch(release, tmp_path / "second.tar")
+    assert logged == []
+
+
+async def test_probes_of_a_mirror(site: Site, tmp_path: Path) -> None:
+    """It is ready while its disk takes bundles, whether or not the origin is there; and alive."""
+    listening, probed = free_port(), free_port()
+    folder = tmp_path / "state"
+    config = MirrorConfig(
+        listen=f"127.0.0.1:{listening}",
+        origins=(site.address, "http://127.0.0.1:1"),
+        state_dir=str(folder),
+        max_bytes=ROOM_BYTES,
+        probes=f"127.0.0.1:{probed}",
+    )
+    mirror, release = f"http://127.0.0.1:{listening}", site.publish(1, weights())
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{probed}") as session:
+
+        async def seen(path: str) -> tuple[int, str]:
+            async with session.get(path) as answer:
+                return answer.status, await answer.text()
+
+        async def answers() -> bool:
+            try:
+                return await seen("/readyz") == (200, "ready\n")
+            except aiohttp.ClientError:
+                return False
+
+        task = asyncio.create_task(mirror_server.run(config))
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while not await answers():  # noqa: ASYNC110  # of a server
+                    await asyncio.sleep(0.01)
+            away = msgspec.structs.replace(release, url="http://127.0.0.1:1/1.tar")
+            with pytest.raises(FetchError):
+                await site.fetch(away, tmp_path / "edge.tar", mirror=mirror)
+            assert (await seen("/readyz"))[0] == 200
+            shutil.rmtree(folder)
+            await site.fetch(release, tmp_path / "edge.tar", mirror=mirror)
+            status, reason = await seen("/readyz")
+            assert (status, str(folder) in reason) == (503, True)
+            assert (await seen("/livez"))[0] == 200
+            folder.mkdir()
+            await site.fetch(release, tmp_path / "edge.tar", mirror=mirror)
+            assert await answers()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_mirror_is_bounded(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that say nothing give way to others, and the body of a request has a deadline."""
+    monkeypatch.setattr(listener, "_CONNECTIONS", 2)
+    monkeypatch.setattr(mirror_server, "HEAD_S", 0.05)
+    async with mirroring(tmp_path / "small", site.address) as mirror:
+        host, port = mirror.removeprefix("http://").split(":")
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(4)]
+        release = site.publish(1, weights())
+        with capture_logs() as logged:
+            await site.fetch(release, tmp_path / "edge.tar", mirror=mirror)
+        assert {line["log_level"] for line in logged} == {"info"}
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
+        async with asyncio.timeout(DEADLINE_S):
+            assert b" 408 " in await reader.readline()
+        for _, one in [*silent, (reader, writer)]:
+            one.close()
+
+
 def test_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """An origin that is no folder of a server, and a key without a certificate, are refused in a sentence."""
-    for origin, key in (("file:///models", ()), ("https://x/?a=b", ()), ("https://x/", ("--key", "k.pem"))):
-        assert main(["mirror", "--origin", origin, *key]) != 0
+    """An origin that is no folder, and files without those that they need, are refused in a sentence."""
+    cases = [("file:///models", ()), ("https://x/?a=b", ()), ("https://x/", ("--key", "k.pem"))]
+    cases += [
+        ("https://x/", ("--clients", "ca.pem")),
+        ("https://x/", ("--certificate", "c.pem", "--crl", "r.crl")),
+    ]
+    for origin, words in cases:
+        assert main(["mirror", "--origin", origin, *words]) != 0
         assert capsys.readouterr().err.startswith("gleaner mirror: option --")
+
+
+@pytest.mark.parametrize("body", [b"[" * 8000, b'{"url": "\xff"}', b"", b'{"x":' * 1000])
+async def test_a_request_that_is_none_is_refused(site: Site, body: bytes) -> None:
+    """With 400 and a reason, however it is broken; none of it is an error of the mirror."""
+    async with aiohttp.ClientSession() as session, session.post(f"{site.mirror}{PATH}", data=body) as answer:
+        assert answer.status == 400

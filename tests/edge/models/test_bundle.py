@@ -43,6 +43,7 @@ HOSTILE = {
     "file as folder": [("a", b"x"), ("a/b", b"x")],
     "no name": [(".", b"x")],
     "long name": [("x" * 300, b"x")],
+    "no UTF-8": [("caf\udce9", b"x")],
     "null in name": [("a\0b/../c", b"x"), ("a", b"y"), ("a/b", b"z")],
 }
 

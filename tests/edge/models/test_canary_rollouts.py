@@ -125,7 +125,7 @@ async def test_a_canary_answers_its_share_of_the_devices(config, bundles):
 
 
 async def test_g6_the_champion_answers_what_the_challenger_fails(config, bundles):
-    """A failed call of a canary is counted and costs no answer; a corrupt photo is not its failure."""
+    """A failed call of a canary is counted and loses no answer; a corrupt photo is not its failure."""
     async with station(config) as seen:
         await release(seen, config, bundles["picky"], 2, stage="canary", share=1.0, baseline=1)
         await nth_event(seen, "model.tried")

@@ -112,7 +112,7 @@ async def test_g6_a_release_without_a_valid_signature_is_not_fetched(tmp_path, a
 
 
 async def test_g6_the_refusal_of_a_retained_release_is_published(tmp_path, address, keys):
-    """It is delivered before the edge may publish, and the event is sent all the same."""
+    """It is delivered before the edge may publish, and the event is sent anyway."""
     config = edge_config(address, "127.0.0.1:1", tmp_path, release_key=keys[1])
     async with Observer(address).watching() as seen:
         await seen.bus.publish(RELEASE, release("file:///none"), node="edge-1")
@@ -209,3 +209,20 @@ async def test_an_unreadable_release_key_stops_the_edge(tmp_path, address):
     with pytest.raises(ConfigError, match=r"none\.pem"):
         async with asyncio.timeout(DEADLINE_S):
             await service.run(config)
+
+
+def test_g6_no_flipped_bit_of_what_was_accepted_stops_an_edge(tmp_path, keys):
+    """G6: wherever it is in the file, also in a text, then no UTF-8; what is installed still counts."""
+    signing, key = keys
+    installed = sign(release("file:///2", version=2, released_at_ms=2000), signing)
+    older = sign(release("file:///1", version=1, released_at_ms=1000), signing)
+    state = tmp_path / "pets.accepted"
+    verifier = SignatureVerifier(key, state)
+    verifier.load([])
+    assert verifier.rejection(installed) is None
+    content = state.read_bytes()
+    for at, byte in enumerate(content):
+        state.write_bytes(content[:at] + bytes([byte ^ 0x80]) + content[at + 1 :])
+        verifier = SignatureVerifier(key, state)
+        verifier.load([installed])
+        assert verifier.rejection(older) is not None

@@ -93,7 +93,7 @@ async def test_g6_a_torn_model_heals(address, own_serving, bundles, tmp_path, mo
 async def test_g6_a_torn_model_of_an_earlier_release_heals(
     address, own_serving, bundles, tmp_path, monkeypatch
 ):
-    """G6: without a manifest nothing tells that it is torn; while no server serves it, it is fetched."""
+    """G6: without a manifest nothing shows that it is torn; while no server serves it, it is fetched."""
     monkeypatch.setattr("edge.models.smoke_test.RESCAN_S", 0.5)
     own_serving.start()
     config: EdgeConfig = edge_config(address, own_serving.address, tmp_path, models_dir=str(own_serving.base))

@@ -16,7 +16,7 @@ LIMITS = PhotoLimits(max_photo_bytes=100_000, max_pixels=1_000_000)
 
 
 def taken(at_ms: int | None, *, lifetime_ms: int = 30_000, historical: bool = False) -> Photo:
-    """Return a photo that a device took at a time of its own clock, worth an answer for some time."""
+    """Return a photo that a device took at a time of its clock, worth an answer for some time."""
     return Photo(
         photo_id=photo_id(1),
         node=NODE,
@@ -111,7 +111,7 @@ def test_photos_without_times_are_judged_by_the_edges_clock():
 
 
 def test_the_reason_names_the_clock():
-    """A sender is told how far its clock is off."""
+    """A sender gets the offset of its clock."""
     clocks = DeviceClocks()
     validate(enveloped(1, jpeg(1), taken_at_ms=NOW - HOUR_MS), NAMES, LIMITS, NOW, clocks)
     late = enveloped(2, jpeg(1), taken_at_ms=NOW - HOUR_MS - 50_000, expires_at_ms=NOW - HOUR_MS - 20_000)

@@ -146,7 +146,7 @@ async def test_a_historical_photo_that_must_wait_holds_up_no_live_one():
     arrive(queue, slow)
     decoding = await queue.next_batch(16, 1)
     arrive(queue, old)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         for number in range(2, 22):
             arrive(queue, entry(number, "calm"))
             assert await answer_batch(queue) == [("calm", number)]
@@ -349,7 +349,7 @@ async def test_g4_a_cheap_photo_finds_a_free_call_while_expensive_ones_are_decod
 
 
 async def test_a_photo_that_is_still_decoded_after_its_deadline_leaves_the_turn_to_others():
-    """Only photos of devices that are hardly suspected begin beside it, so it need not hold up all."""
+    """Meanwhile only photos of devices that are hardly suspected begin, so it does not hold up all."""
     queue = FairQueue(ROOMY)
     arrive(queue, costing(300, 1, "stuck"), costing(300, 2, "other"))
     queue.isolate("stuck")
@@ -378,7 +378,7 @@ async def test_what_nobody_else_waits_for_is_not_delayed():
 
 
 async def test_an_unlike_historical_photo_is_not_passed_over_for_ever():
-    """A backlog of large photos gets through beside small live ones."""
+    """A backlog of large photos gets through among small live ones."""
     queue = FairQueue(ROOMY)
     arrive(queue, costing(90, 1, "late", historical=True))
     for number in range(20):

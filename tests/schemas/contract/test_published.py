@@ -136,7 +136,7 @@ def test_schemas_and_channels_are_complete():
     ],
 )
 def test_errors_name_the_form_of_a_text(kind, form):
-    """A person is told how an id or a name looks, and sees no pattern of a program."""
+    """A person reads how an id or a name looks, and sees no pattern of a program."""
     with pytest.raises(msgspec.ValidationError) as error:
         msgspec.convert("not it!", kind)
     assert readable(error.value) == form

@@ -29,7 +29,7 @@ def png_with(*inserted: tuple[bytes, bytes]) -> bytes:
 
 
 def assert_orientation(image: bytes, orientation: int, *, exact: bool) -> None:
-    """Check what is read of a picture, and that its normal form tells everybody the same."""
+    """Check what is read of a picture, and that every reader finds the same in its normal form."""
     facts = inspect_image(image)
     assert (facts.orientation, facts.exact) == (orientation, exact)
     plain = normal_form(image)

@@ -65,7 +65,7 @@ def test_other_formats_are_named(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_bare_file_of_another_format_is_a_photo(name):
-    """So that its sender learns the format, and not that it is no message."""
+    """So that its sender learns the format, and not that it is not a message."""
     photo = decode(PHOTO, FILES[name], {"node": "edge-1", "device": "pi-1"})
     assert photo.image == FILES[name]
 

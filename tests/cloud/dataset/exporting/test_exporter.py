@@ -132,7 +132,7 @@ def test_a_class_is_no_path(store: Store, tmp_path: Path) -> None:
 
 
 def test_sources_of_labels_are_in_the_export(store: Store, tmp_path: Path) -> None:
-    """Human, teacher and edge are told apart, with their names."""
+    """Human, teacher and edge are distinguished, with their names."""
     export(store, tmp_path / "parquet", "parquet", Selection())
     rows = pq.read_table(tmp_path / "parquet" / "data").to_pylist()
     sources = {int(row["photo_id"], 16): (row["label_source"], row["label_by"]) for row in rows}
@@ -158,3 +158,16 @@ def test_nothing_to_export_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match="no photo to export has a label; see 'gleaner cloud list'"):
         export(store, tmp_path / "out", "folder", Selection())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_is_a_formula_is_text_in_a_table(tmp_path: Path) -> None:
+    """Also the name of who labelled it, which a device chooses; the import has the class as it was."""
+    store = Store.open(tmp_path / "photos.lance")
+    store.upsert([row(0, human_label="=1+1", human_by="@SUM(1)", human_at_ms=1, split="train")])
+    export(store, tmp_path / "out", "folder", Selection())
+    table = (tmp_path / "out/metadata.csv").read_text(encoding="utf-8")
+    assert (",'=1+1," in table, ",'@SUM(1)," in table) == (True, True)
+    other = Store.open(tmp_path / "other.lance")
+    with source_entries(str(tmp_path / "out"), SourceOptions()) as entries:
+        import_entries(other, entries, ImportOptions())
+    assert [one["human_label"] for one in other.scan(["human_label"])] == ["=1+1"]

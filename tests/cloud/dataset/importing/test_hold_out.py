@@ -17,7 +17,7 @@ from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.hold_out import Photo, choose_gold, near_groups
 from cloud.dataset.importing.import_result import ImportOptions
 from cloud.dataset.importing.importer import import_entries
-from cloud.dataset.schema import forget
+from cloud.dataset.rows.forgotten import forget
 from cloud.dataset.store import Row, Store
 from cloud.registry.registry import Registry
 from cloud.training.photos import read_photos
@@ -150,7 +150,7 @@ def test_a_trained_photo_never_becomes_gold(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_stored_photo_keeps_its_side_beside_a_hold_out(folder: Path, tmp_path: Path) -> None:
-    """A source that names another side of a stored photo is told, with and without --hold-out."""
+    """A source that names another side of a stored photo is listed, with and without --hold-out."""
     store = Store.open(tmp_path / "photos.lance")
     import_entries(store, folder_entries(folder), ImportOptions(keep_split=True))
     store.mark_trained()

@@ -80,7 +80,7 @@ def test_no_error_contains_a_password(wrong: str) -> None:
 
 
 def test_a_camera_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening has a limit: a camera that is switched on but hangs does not stop an import for ever."""
+    """Opening has a limit: a camera that is switched on but hangs does not stop an import forever."""
     monkeypatch.setattr("cloud.dataset.importing.read_video._OPEN_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/video"

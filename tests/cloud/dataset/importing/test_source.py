@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def test_a_task_may_have_texts_beside_its_picture(tmp_path: Path, data: dict[str
 def test_a_file_that_lists_no_pictures_is_no_obstacle(
     store: Store, tmp_path: Path, name: str, content: object
 ) -> None:
-    """Folders of classes are read as such, whatever lies beside them."""
+    """Folders of classes are read as such, whatever other files there are."""
     place(tmp_path / "in", "cat/1.jpg", "dog/2.jpg")
     write(tmp_path / "in" / name, content)
     found, result = imported(store, tmp_path / "in")
@@ -276,7 +277,7 @@ def test_cvat(store: Store, tmp_path: Path) -> None:
 
 
 def test_hugging_face_folder(store: Store, tmp_path: Path) -> None:
-    """metadata.jsonl in folders of splits; a line that is no JSON costs itself."""
+    """metadata.jsonl in folders of splits; a line that is not JSON does not affect the others."""
     place(tmp_path / "in", "train/a.jpg", "test/b.jpg")
     write(tmp_path / "in/train/metadata.jsonl", '{"file_name": "a.jpg", "label": "cat"}\n{broken\n')
     write(tmp_path / "in/test/metadata.csv", "file_name,label\nb.jpg,dog\n")
@@ -286,7 +287,7 @@ def test_hugging_face_folder(store: Store, tmp_path: Path) -> None:
 
 
 def test_parquet(store: Store, tmp_path: Path) -> None:
-    """Pictures and numbered labels, whose names are in the metadata; a damaged one costs itself."""
+    """Pictures and numbered labels, whose names are in the metadata; a damaged one is skipped."""
     features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -322,6 +323,34 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, name: str, reason: 
     path = write(tmp_path / name, '{"x": 1}')
     with pytest.raises(PermanentError, match=reason), source_entries(str(path), SourceOptions()):
         pass
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Whatever its name, also that of a list of pictures; as the source it is refused."""
+    place(tmp_path, "train/cat/1.jpg", "test/dog/2.jpg")
+    lists = (
+        "metadata.csv",
+        "metadata.jsonl",
+        "labels.csv",
+        "a.tsv",
+        "coco.json",
+        "annotations.xml",
+        "x.parquet",
+    )
+    for name in (*lists, "pipe", "train/pipe", "train/metadata.csv", "train/cat/pipe", "data/x.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    with source_entries(str(tmp_path), SourceOptions()) as entries:
+        assert {entry.name for entry in entries if isinstance(entry, Item)} == {
+            "train/cat/1.jpg",
+            "test/dog/2.jpg",
+        }
+    for name in lists:
+        with (
+            pytest.raises(PermanentError, match="neither a folder nor a regular file"),
+            source_entries(str(tmp_path / name), SourceOptions()),
+        ):
+            pass
 
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
@@ -431,7 +460,7 @@ LISTS: dict[str, tuple[str, str | bytes | object, dict[str, str]]] = {
 
 @pytest.mark.parametrize("name", LISTS)
 def test_an_odd_line_of_a_list_costs_itself(tmp_path: Path, name: str) -> None:
-    """Whatever one line says, it is passed over with a reason, and the others are imported."""
+    """Any bad line is skipped with a reason, and the others are imported."""
     file, content, expected = LISTS[name]
     place(tmp_path, "a.jpg", "b.jpg")
     if isinstance(content, bytes):
@@ -516,7 +545,7 @@ def test_lists_in_folders_of_splits(store: Store, tmp_path: Path) -> None:
 
 
 def test_splits_may_have_pictures_of_the_same_names(store: Store, tmp_path: Path) -> None:
-    """instances_val2017.json is about val2017/; where nothing tells which file is meant, none is taken."""
+    """instances_val2017.json is about val2017/; where it is unclear which file is meant, none is taken."""
     for number, split in enumerate(("train2017", "val2017")):
         (tmp_path / "in" / split).mkdir(parents=True)
         (tmp_path / "in" / split / "0.jpg").write_bytes(jpeg(number))
@@ -553,7 +582,7 @@ def test_a_folder_called_images_is_no_class(tmp_path: Path, name: str, content: 
 
 
 def test_boxes_of_splits_are_refused(tmp_path: Path) -> None:
-    """Roboflow's YOLO has train/images and train/labels; these are no classes either."""
+    """Roboflow's YOLO has train/images and train/labels; these are not classes either."""
     for split in ("train", "valid"):
         write(place(tmp_path / split, "images/1.jpg") / "labels" / "1.txt", "")
     with (
@@ -589,7 +618,7 @@ def test_a_picture_with_two_labels_in_a_table_is_listed(store: Store, tmp_path: 
 
 
 def test_an_unknown_split_is_not_trained_on(store: Store, tmp_path: Path) -> None:
-    """Where others are known; a column `set` about something else is no split."""
+    """Where others are known; a column `set` about something else is not a split."""
     place(tmp_path, "a.jpg", "b.jpg")
     found, result = imported(
         store, write(tmp_path / "1.csv", "file,label,set\na.jpg,cat,tset\nb.jpg,dog,test\n")

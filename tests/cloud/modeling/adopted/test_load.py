@@ -328,7 +328,7 @@ def test_unusable_keras_files_are_refused(make: Any, match: str, tmp_path: Path)
 def test_unusable_saved_models_are_refused(
     form: tf.TensorSpec, call: Any, options: Any, match: str, tmp_path: Path
 ) -> None:
-    """One sentence names what does not fit, and the option that tells what is unknown."""
+    """One sentence names what does not fit, and the option for what is unknown."""
     path = save(call, form, tmp_path / "m")
     with pytest.raises(AdoptionError, match=match) as caught:
         load(path, **options)

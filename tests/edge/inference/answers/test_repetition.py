@@ -1,4 +1,4 @@
-"""A photo that arrives again: answered again, asked anew, or told apart from another picture."""
+"""A photo that arrives again: answered again, asked again, or distinguished from another picture."""
 
 import pytest
 
@@ -16,7 +16,7 @@ NOW = 10_000_000
 @pytest.mark.parametrize(
     ("bare", "age_ms", "version", "served", "verdict"),
     [
-        (False, 10 * RESEND_WINDOW_MS, 1, {2}, "answer again"),  # it has an id of its own
+        (False, 10 * RESEND_WINDOW_MS, 1, {2}, "answer again"),  # it has its own id
         (True, 0, 1, {1}, "answer again"),
         (True, RESEND_WINDOW_MS, 1, {1, 2}, "answer again"),
         (True, RESEND_WINDOW_MS + 1, 1, {1}, "ask again"),
@@ -30,7 +30,7 @@ def test_only_a_bare_image_is_asked_again(bare, age_ms, version, served, verdict
     """It is a new question after the window, or if another version answers now.
 
     Its id is that of its bytes, also where the recorded picture is another one: earlier versions of the edge
-    had another normal form of odd pictures, so that the same file was refused for ever.
+    had another normal form of odd pictures, so that the same file was refused forever.
     """
     image = photo(1)
     entry = InFlightPhoto(

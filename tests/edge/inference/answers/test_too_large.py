@@ -13,7 +13,7 @@ MOST_BYTES = 410  # above the connection's last will, which mosquitto checks too
 
 
 async def test_a_result_above_the_limit_of_the_broker_is_shortened(broker, config, monkeypatch):
-    """Its reason is cut, its sender gets it once, and nothing is published in vain a third time."""
+    """Its reason is cut, its sender gets it once, and nothing is published a third time."""
     wrong = b"{no message"  # the reason is long: it explains the id
     async with station(config) as seen:
         limit(monkeypatch, broker, "message_size_limit 8388608", f"message_size_limit {MOST_BYTES}")

@@ -45,7 +45,7 @@ def test_an_answer_counts_if_enough_of_the_latest_agree(agree, frames, labels, e
 
 
 def test_devices_vote_by_themselves():
-    """The answers of one device say nothing about another, and a device may have a vote of its own."""
+    """The answers of one device say nothing about another, and a device may have its own vote."""
     votes = voting(Vote(frames=2, agree=2), meter=Vote())
     assert confirmed(votes, "a") == [False]
     assert confirmed(votes, "a", "yard", 10) == [False]
@@ -54,7 +54,7 @@ def test_devices_vote_by_themselves():
 
 
 def test_neither_late_photos_nor_redeliveries_vote():
-    """A late photo tells nothing about now, and a photo that is classified twice has one vote."""
+    """A late photo does not show the present, and a photo that is classified twice has one vote."""
     votes = voting(Vote(frames=3, agree=2))
     assert votes.confirm(taken(1), "a") is False
     assert votes.confirm(taken(1), "a") is False
@@ -71,7 +71,7 @@ def test_a_new_policy_keeps_the_answers_so_far():
 
 
 def test_remembered_devices_are_bounded():
-    """The device that was silent for longest begins anew."""
+    """The device that was silent for longest begins again."""
     votes = voting(Vote(frames=2, agree=2))
     for number in range(MAX_DEVICES + 1):
         votes.confirm(taken(number, f"d-{number}"), "a")

@@ -321,7 +321,7 @@ async def test_g3_a_long_list_is_not_read_to_its_end(releases, base, shop, serve
 
 
 async def test_a_bundle_cannot_bring_its_own_description(base, shop, server):
-    """A file of that name inside a bundle would tell the node to read other files as parts."""
+    """A file of that name inside a bundle would make the node read other files as parts."""
     model = shop / "model-3"
     shutil.copytree(saved_models() / "straight", model)
     (model / NAME).write_bytes(b"of the bundle")

@@ -152,7 +152,7 @@ def test_the_policy_selects_the_versions(site: Any, eventually: Any, policy: str
 
 
 def test_a_file_that_cannot_be_read_fails_its_version_alone(tmp_path: Path) -> None:
-    """A version that is removed or damaged while it is loaded gets the reason; the server goes on."""
+    """A version that is removed or damaged while it is loaded gets the reason; the server continues."""
     (tmp_path / "1" / RECORDS_FILE).mkdir(parents=True)  # a folder, where records are read from
 
     def load(_name: str, _version: int, path: Path) -> Servable:

@@ -27,7 +27,7 @@ def run(*values: object, dtype: type = object) -> list[Any]:
 
 @pytest.mark.parametrize("image", [LARGE, MANY_SCANS, encoded(scene((200, 100)), "PNG"), PROGRESSIVE[:40]])
 def test_g4_a_costly_image_is_an_invalid_argument(image):
-    """Too many pixels or scans, also beside a good photo, and inside a tf.Example."""
+    """Too many pixels or scans, also together with a good photo, and inside a tf.Example."""
     for values in ((image,), (encoded(scene()), image)):
         with pytest.raises(ServingError) as caught:
             run(*values)

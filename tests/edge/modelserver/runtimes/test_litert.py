@@ -64,7 +64,7 @@ def narrow(path: Path) -> None:
         ),
         (
             lambda p: change_manifest(p, pixels=None),
-            "INVALID_ARGUMENT: .*'pixels' is no output of an earlier",
+            "INVALID_ARGUMENT: .*'pixels' is not an output of an earlier",
         ),
         (lambda p: chained(p, "network.tflite", "later.tflite"), "INVALID_ARGUMENT: .*later"),
     ],
