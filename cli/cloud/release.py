@@ -73,14 +73,13 @@ def run(arguments: Namespace) -> int:
 
     log.configure("error")
     bundle = read_bundle(arguments.bundle)
+    forced: str | None = None
     try:
         check_promoted(bundle)
     except PermanentError as error:
         if not arguments.force:
             raise
         forced = f"released by force: {error.subject}{_before_rollouts(bundle)}"
-    else:
-        forced = None
     sign = signer(arguments.signing_key)
     made = (release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes)
     releases = [options.checked(release) for release in made]  # all valid before one is published

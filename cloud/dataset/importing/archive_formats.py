@@ -10,7 +10,7 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, cast
@@ -37,7 +37,11 @@ _DAMAGES = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, OSError, NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
-_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_COMPRESSED: dict[bytes, Callable[[IO[bytes]], object]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
 
 
 class Member(NamedTuple):
@@ -292,8 +296,8 @@ def _next(tar: tarfile.TarFile, headers: _HeaderBound) -> tarfile.TarInfo | None
     headers.left = _MAX_HEADER_BYTES
     info = tar.next()
     # It would keep all of them, each with its extended headers.
-    tar.members.clear()
-    tar.pax_headers.clear()
+    tar.members.clear()  # type: ignore[attr-defined]  # not in its stubs
+    tar.pax_headers.clear()  # type: ignore[attr-defined]  # a dict
     return info
 
 
@@ -316,5 +320,5 @@ def _uncompressed(file: IO[bytes], stack: ExitStack) -> IO[bytes]:
     file.seek(0)
     for magic, opened in _COMPRESSED.items():
         if head.startswith(magic):
-            return cast("IO[bytes]", stack.enter_context(opened(file)))
+            return stack.enter_context(cast("IO[bytes]", opened(file)))
     return file
