@@ -78,7 +78,8 @@ def compare(
     else:
         accepted = len(acceptance.pictures)
         lost = len(acceptance.pictures.keys() - {answer.photo_id for answer in answers})
-    harvested = {answer.photo_id for answer in edge.answers if answer.harvest in LANES}
+    # Where an edge was killed before its answer was recorded, the next one says that the sample waits.
+    harvested = {answer.photo_id for answer in edge.answers if answer.harvest in {*LANES, "already-waiting"}}
     copies = Counter(row.photo_id for row in stored)
     shown = Counter(line.photo_id for line in printed)
     return Ledger(

@@ -14,10 +14,8 @@ KNOWN = {b"a cat": "cat", b"a dog": "dog"}
 
 
 def result(number: int, label: str = "cat", **changes: object) -> Result:
-    facts: dict[str, object] = {"status": "ok", "harvest": "auto", "label": label}
-    return Result(
-        photo_id=f"{number:032x}", node="edge-1", device="device-1", answered_at_ms=1, **(facts | changes)
-    )  # type: ignore[arg-type]  # fields of Result
+    facts: dict[str, object] = {"status": "ok", "harvest": "auto", "label": label, "device": "device-1"}
+    return Result(photo_id=f"{number:032x}", node="edge-1", answered_at_ms=1, **(facts | changes))  # type: ignore[arg-type]  # fields of Result
 
 
 RESULTS = (result(1), result(2, "dog"), result(3, None, status="rejected", harvest=None))
@@ -37,6 +35,19 @@ def test_a_correct_run_has_no_verdict():
     ledger = compare(**SOUND)
     assert ledger.verdict == []
     assert (ledger.photos, ledger.answered, ledger.samples, ledger.rows) == (3, 3, 2, 2)
+
+
+def test_a_sample_whose_answer_was_given_twice_is_a_sample():
+    """An edge that was killed before it recorded an answer says at the next one that the sample waits."""
+    again = result(4, device="hostile", harvest="already-waiting")
+    ledger = compare(
+        **SOUND
+        | {
+            "edge": replace(EDGE, answers=(*RESULTS, again)),
+            "stored": [*STORED, Row(again.photo_id, "cat", b"a cat")],
+        }
+    )
+    assert "rows without a sample" not in " ".join(ledger.verdict)
 
 
 @pytest.mark.parametrize(
