@@ -53,6 +53,7 @@ async def _values(request: Request) -> dict[str, object]:
         "in_service": in_service,
         "min_labels": MIN_LABELS,
         "measured": _measured(cards),
+        "group_bars": None,
     }
     if in_service is not None and in_service.groups:
         title = translator(request).gettext("Accuracy by group of devices")
