@@ -144,7 +144,7 @@ def running_console(folder: Path, dataset: Path, port: int) -> Iterator[tuple[st
 
 
 def visit(address: str, visits: int) -> dict[str, list[Paint]]:
-    """Open each page so many times, each time with an empty cache."""
+    """Open each page `visits` times, each time with an empty cache."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415  # of the tests' dependencies
 
     path = next(filter(None, map(shutil.which, _CHROMIUM)), None)

@@ -10,7 +10,7 @@ _CONTROL = frozenset(map(chr, (*range(32), 127)))
 
 
 def path_of(url: str) -> Path:
-    """Return the path that a file:// URL names, whatever bytes are in its name.
+    """Return the path that a file:// URL names, with any bytes in it.
 
     Raises:
         PermanentError: It names another host, or no absolute path, has a query or fragment, or a control

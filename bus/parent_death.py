@@ -1,4 +1,4 @@
-"""End a child process with its parent, whatever ends that."""
+"""End a child process with its parent, even if that is killed."""
 
 import ctypes
 import os

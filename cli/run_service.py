@@ -125,5 +125,5 @@ async def _until_signalled(service: Coroutine[Any, Any, T]) -> tuple[signal.Sign
 
 def _give_up() -> None:
     # By the log: what is written to standard error itself may be in a pipe that this process has yet to read.
-    log.error("service.gave_up", waited_s=STOP_S, reason="not finished so long after the signal: exit now")
+    log.error("service.gave_up", waited_s=STOP_S, reason="did not finish after the signal: exit now")
     os._exit(exit_codes.FAILED)

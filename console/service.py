@@ -307,7 +307,7 @@ def _listening(address: str) -> Iterator[socket.socket]:
             hint="choose another address with --listen; port 0 takes any free one",
         ) from None
     with listening:
-        listening.setblocking(False)  # noqa: FBT003  # the only way to say it
+        listening.setblocking(False)  # noqa: FBT003  # positional only
         yield listening
 
 

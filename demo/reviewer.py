@@ -15,7 +15,7 @@ from schemas.messages import Event, Feedback
 from schemas.topics import FEEDBACK
 
 NAME = "reviewer"
-_STORED_S = 60.0
+_STORED_S = 240.0
 
 
 async def review(
@@ -36,7 +36,7 @@ async def review(
         screen: Shows the progress.
 
     Raises:
-        PermanentError: A label is not stored within a minute.
+        PermanentError: A label is not stored in time.
     """
     pending = {review.photo_id for review in reviews}
     with screen.progress("labels") as update:

@@ -30,7 +30,7 @@ _REVIEWS_PER_LABEL = 2
 """Photos that the reviewer labels for each one that was labelled at first: more classes need more labels."""
 _LIVE_PHOTOS = 50
 _LIVE_INTERVAL_S = 0.2
-_STORED_S = 60.0
+_STORED_S = 240.0
 _LAST = 2
 """The version that the round ends with."""
 
@@ -125,7 +125,7 @@ class Round:
         bundle = Registry(self.services.models).bundle_path(version)
         await self.processes.run(
             f"release-{version}", "cloud", "release", str(bundle), "--nodes", NODE,
-            "--broker", self.services.broker, "--wait", "120",
+            "--broker", self.services.broker, "--wait", "240",
             "--force",  # with few gold photos the gate may be inconclusive; the demonstration releases anyway
         )  # fmt: skip
         self.screen.print(f"{NODE} serves version {version}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from bus import log
 from bus.config import Broker
 from bus.mqtt.client import Bus, transient_client_id
+from cloud.modeling.backbone_names import check_backbone_name
 from demo import photos
 from demo.cameras import Cameras
 from demo.processes import Processes
@@ -58,11 +59,16 @@ class Demo:
     leave: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> str | None:
-        """Run everything; return why it failed, or None. Safe to cancel: all processes are terminated."""
+        """Run everything; return why it failed, or None. Safe to cancel: all processes are terminated.
+
+        Raises:
+            PermanentError: The photos cannot be used, no backbone has that name, or a process has failed.
+        """
         async with Processes(self.work / "logs") as processes:
             self.screen.start_step(
                 "drawing synthetic photos" if self.source is None else f"photos of {self.source}"
             )
+            check_backbone_name(self.backbone)
             # Together: both take seconds, and a backbone that is not available ends the run at once.
             async with asyncio.TaskGroup() as tasks:
                 preparing = tasks.create_task(self._collect())

@@ -66,7 +66,9 @@ class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     heartbeat_s: Annotated[
         Seconds, Meta(description="with `motion`, seconds after which a photo is sent without any; 0: never")
     ] = 0.0
-    count: Annotated[int, Meta(ge=1, description="exit after so many photos; never if absent")] | None = None
+    count: Annotated[int, Meta(ge=1, description="photos after which it exits; never if absent")] | None = (
+        None
+    )
     expires_s: (
         Annotated[float, Meta(gt=0, description="seconds after which a result is useless; never if absent")]
         | None

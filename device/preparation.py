@@ -83,7 +83,7 @@ def prepare(image: bytes, rules: Preparation) -> bytes:
     if rules.crop is None and not _has_more_pixels(image, rules.size):
         return fit_photo(image, rules.max_bytes, side, quality=rules.quality)
     left, top, right, bottom = rules.crop or (0.0, 0.0, 1.0, 1.0)
-    # Of the whole picture, so much that the part is as large as the photo may be.
+    # Open the whole picture large enough that the crop reaches the size of the photo.
     at_least = math.ceil(side / (right - left)), math.ceil(side / (bottom - top))
     picture = open_photo(image, at_least=at_least).picture
     x, y = round(left * picture.width), round(top * picture.height)

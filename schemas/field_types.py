@@ -34,6 +34,14 @@ Group = Annotated[
         "empty: the shared head answers",
     ),
 ]
+Variant = Annotated[
+    str,
+    Meta(
+        pattern=r"^([a-z0-9][a-z0-9._-]{0,63})?$(?!\n)",
+        description="LiteRT variant of the model that classified, such as `float32` or `int8`; empty: "
+        "its graph did, or the model server does not tell",
+    ),
+]
 PhotoId = Annotated[
     str,
     Meta(

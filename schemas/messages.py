@@ -41,6 +41,7 @@ from schemas.field_types import (
     Stage,
     Text,
     Trace,
+    Variant,
 )
 from schemas.lanes import LANES
 from schemas.policy_rules import HarvestRules, Vote
@@ -129,6 +130,7 @@ class Result(Message, frozen=True, kw_only=True):
         ModelVersion | None, Meta(description="version of that model; null if none classified")
     ] = None
     group: Group = ""
+    variant: Variant = ""
     code: Annotated[Rejection | None, Meta(description="rejection code; null unless `rejected`")] = None
     reason: Annotated[
         Text | None, Meta(description="why it was rejected or deferred, for people; null if `ok`")
@@ -136,7 +138,7 @@ class Result(Message, frozen=True, kw_only=True):
     retry_after_s: Annotated[
         Seconds | None,
         Meta(
-            description="for `deferred`: the edge does not keep the photo, send it again after so many "
+            description="for `deferred`: the edge does not keep the photo, send it again after this many "
             "seconds; null: it is kept, and its final result follows by itself"
         ),
     ] = None
@@ -195,6 +197,7 @@ class Sample(Message, frozen=True, kw_only=True):
     model: ModelName
     model_version: ModelVersion
     group: Group = ""
+    variant: Variant = ""
     embedding: Annotated[
         bytes,
         Meta(
@@ -357,7 +360,7 @@ class Forget(Message, frozen=True, kw_only=True):
 
     node: Name
     order_id: OrderId
-    # The codec reads messages of 256 KiB: so many ids, and so many devices with names of any length.
+    # The codec reads messages of 256 KiB: these limits fit in it, with device names of any length.
     photo_ids: Annotated[
         list[PhotoId], Meta(max_length=MAX_FORGET_IDS, description="photos by id; unknown ones are ignored")
     ] = []

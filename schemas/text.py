@@ -1,7 +1,8 @@
 """Escape text from outside, such as reasons, labels and file names, before it is printed or logged.
 
 A terminal obeys control characters: text that contains them could set the window's title, hide or reorder
-other text, or pretend to be another line. So whatever is not printable is shown as its escape sequence.
+other text, or pretend to be another line. So everything that is not printable is shown as its escape
+sequence.
 """
 
 import re

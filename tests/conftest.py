@@ -1,13 +1,15 @@
 """Fixtures shared by the tests of all sides: a real broker, real photos, waiting for conditions."""
 
 import asyncio
+import gc
 import io
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,6 +34,10 @@ settings.load_profile("gleaner")
 
 def pytest_configure() -> None:
     """Set up this process, and with it the processes that tests start."""
+    # Where an environment forbids bytecode, as that of many containers does, each of some thousand processes
+    # would compile the whole product again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # Before NumPy is imported. The matrices are small and several test processes share the cores: the threads
     # of OpenBLAS would double the time by waiting for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -49,6 +55,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the modules that have slow tests, so that none of them runs alone at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without looking for garbage among their modules, which stay until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)

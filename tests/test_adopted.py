@@ -10,6 +10,7 @@ from bus.broker.process import free_port
 from cloud.dataset.store import Row, Store
 from schemas.codec import content_id
 from tests.cli.conftest import gleaner
+from tests.conftest import DEADLINE_S
 from tests.nodes import NODE, Command, Observer, edge_config, edge_running, enveloped, photo, photo_id
 from tests.serving import CLASSES, START_S, saved_models
 
@@ -65,9 +66,11 @@ async def test_an_adopted_model_answers_photos(address, dataset, light_server, t
     config = edge_config(address, f"127.0.0.1:{port}", tmp_path, models_dir=str(base))
     async with Observer(address).watching() as seen, edge_running(config), asyncio.timeout(START_S):
         bundle = ("cloud", "release", tmp_path / "models/1.tar", "--nodes", NODE, "--any-node")
-        released = await gleaner(*bundle, "--wait", "60", "--broker", f"{address.host}:{address.port}")
+        released = await gleaner(
+            *bundle, "--wait", f"{DEADLINE_S:g}", "--broker", f"{address.host}:{address.port}"
+        )
         assert released.code == 0, released.err
         for number, (colour, label) in enumerate(COLOURS.items()):
             await seen.send(enveloped(number, photo(100 + number, colour)))
-            answer = await seen.answer(photo_id(number), within_s=60)
+            answer = await seen.answer(photo_id(number))
             assert (answer.label, answer.model_version, set(answer.scores)) == (label, 1, set(CLASSES))

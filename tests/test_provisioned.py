@@ -17,7 +17,7 @@ from cloud.registry.registry import Registry
 from schemas.messages import Result
 from tests.cli.conftest import gleaner
 from tests.cloud.bundles import card
-from tests.conftest import ROOT, eventually
+from tests.conftest import DEADLINE_S, ROOT, eventually
 from tests.nodes import Command, photo
 from tests.serving import ModelServer, pack, place, saved_models
 from tests.sites import broker_of, free_ports, provision
@@ -80,7 +80,7 @@ def answers_to_photos(running: Running) -> Iterator[Result]:
         [sys.executable, "-m", "cli.main", "device", *config, *words],
         cwd=ROOT,
         capture_output=True,
-        timeout=100,
+        timeout=DEADLINE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
@@ -101,7 +101,7 @@ async def test_g5_a_provisioned_site_works(running):
 async def test_the_operators_tools_work_on_a_secured_broker(running):
     """`gleaner doctor` and `gleaner send` succeed with the operator's certificate."""
     config = running.config("operator/edge-1.toml")
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(DEADLINE_S):
         while (done := await gleaner("doctor", *config, "--timeout", "20")).code:
             assert done.out.count("FAIL") == 1  # until the edge has reported the version that it serves
             assert "FAIL model" in done.out
@@ -138,7 +138,7 @@ async def test_g5_a_command_without_permission_fails(running):
 
 async def test_g6_a_release_needs_the_signing_key(running):
     """G6: an unsigned release is refused with its reason, a signed one is served."""
-    words = (bundle(running, 2), "--wait", "60", *running.config("cloud/rollout.toml"))
+    words = (bundle(running, 2), "--wait", f"{DEADLINE_S:g}", *running.config("cloud/rollout.toml"))
     unsigned = await gleaner("cloud", "release", *words)
     assert unsigned.code == 1
     assert "the release is not signed" in unsigned.sentence

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.slow
 
 NOISE = re.compile(r"^(?:INFO|WARNING|[IWE]\d{4} |fully_quantize|Instructions).*", re.MULTILINE)
 """What TensorFlow prints for its own developers."""
-PHOTOS = 60
+PHOTOS = 45
+"""With those of the first version fewer labels than let a training try further networks."""
 
 
 def use_it() -> list[str]:

@@ -258,9 +258,7 @@ class Bus:
             try:
                 await self._run_connection(self._outage.began_at)
             except _RedeliveryNeededError:
-                log.info(
-                    "bus.reconnecting", broker=self._address, reason="messages did not fit and come again"
-                )
+                log.info("bus.reconnecting", broker=self._address, reason="redelivery: messages did not fit")
             except BrokerConnectionError as error:
                 self._identity = self._identity.after(error, worked=self._connected_at is not None)
                 await self._wait_after(error)

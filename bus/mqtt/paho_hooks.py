@@ -116,7 +116,7 @@ class Socket:
                 pending = getattr(sock, "pending", None)
                 if pending is None or not pending():
                     break
-        except Exception as error:  # noqa: BLE001  # whatever broke, the connection ends with it
+        except Exception as error:  # noqa: BLE001  # any failure ends the connection
             disconnected = self._client._disconnected  # noqa: SLF001
             if not disconnected.done():
                 disconnected.set_exception(error)

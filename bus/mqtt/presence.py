@@ -17,6 +17,7 @@ from schemas.codec import decode, encode
 from schemas.errors import CodecError
 from schemas.field_types import MAX_TEXT_CHARS
 from schemas.messages import Status
+from schemas.text import escaped
 from schemas.topics import STATUS
 
 log = structlog.get_logger()
@@ -80,8 +81,8 @@ class Presence:
         is_new = part not in self._problems
         # A changed reason is still the same outage.
         since = time.monotonic() if is_new else self._problems[part].since
-        # Names of files and headers of a camera get into reasons; no message can have bytes that are no text.
-        self._problems[part] = Problem(since, reason.encode(errors="replace").decode())
+        # Names of files and words of a camera get into reasons; no message can have bytes that are no text.
+        self._problems[part] = Problem(since, escaped(reason, MAX_TEXT_CHARS))
         return is_new
 
     def recover(self, part: str) -> float | None:

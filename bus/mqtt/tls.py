@@ -21,7 +21,7 @@ _EXPLANATIONS = {
     "WRONG_VERSION_NUMBER": "that port does not use TLS",
 }
 _NUMBERS = re.compile(r" \(_ssl\.c:\d+\)|^\[Errno -?\d+\] ")
-"""A line of C, and the number of an error: the words beside them say it."""
+"""What OpenSSL adds to its sentence: a line of C, and the number of the error."""
 
 
 def context(tls: Tls) -> ssl.SSLContext:

@@ -37,7 +37,12 @@ class NotifyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = "/etc/gleaner/notify.urls"
     events: Annotated[tuple[EventName, ...], Meta(description="events that are notified")] = EVENTS
     silent_s: Annotated[
-        float, Meta(ge=60, le=1e6, description="a node or cloud component is silent after so many seconds")
+        float,
+        Meta(
+            ge=60,
+            le=1e6,
+            description="seconds without a message after which a node or cloud component is silent",
+        ),
     ] = 300.0
     gather_s: Annotated[
         float, Meta(ge=0, le=3600, description="seconds to wait for further news before the first message")

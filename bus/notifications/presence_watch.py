@@ -69,4 +69,4 @@ class PresenceWatch:
 
 
 def _minutes(duration_s: float) -> str:
-    return f"{duration_s:.0f} s" if duration_s < 120 else f"{duration_s / 60:.0f} min"  # noqa: PLR2004  # as said
+    return f"{duration_s:.0f} s" if duration_s < 120 else f"{duration_s / 60:.0f} min"  # noqa: PLR2004  # two minutes

@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry: spans that follow its semantic conventions for messaging.
 
 A message carries the context of its trace in the field `trace`. Traces are off unless OpenTelemetry's own
-environment variables switch them on; only then is its SDK loaded, and whoever makes spans has a `Tracer`.
+environment variables switch them on; only then is its SDK loaded, and code that makes spans has a `Tracer`.
 """
 
 import os

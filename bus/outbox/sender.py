@@ -116,7 +116,7 @@ class Sender:
         """Return the payload of a message, None if it was just answered."""
         if entry.message_id not in self._schedule:
             return None
-        # It is rarely sent again, so the cache need not keep it: then it is read from the database.
+        # It is rarely sent again, so the cache does not keep it: then it is read from the database.
         payload = self._contents.take_payload(entry)
         if payload is None and (payload := await self._stored_payload(entry.message_id)) is None:
             return None

@@ -29,7 +29,7 @@ Migrations = Mapping[str, Sequence[str]]
 _BATCH = 256
 _PENDING = 4096
 _IN_USE = "another gleaner uses this folder: stop it, or choose another one with --state-dir"
-_HIGHEST_NUMBER = 2**62  # no device stores so many rows
+_HIGHEST_NUMBER = 2**62  # more rows than any device stores
 _HAS_RUN = ("already exists", "duplicate column name")  # SQLite's words for a script that ran before
 _OWN_TABLES: Migrations = {"damaged": DAMAGED_ROWS}
 

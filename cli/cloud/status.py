@@ -19,11 +19,14 @@ from schemas.text import escaped
 from schemas.topics import FORGET, HANDLERS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cloud.registry.rollout_state import Rollout
 
 
 _STALE_S = 60.0
 """Age in seconds from which a status is stale; a running component publishes one every 15 s."""
+_GRAPH = "graph or unknown"
 _WIDTH = 140
 """Columns of a table that is not printed on a terminal."""
 
@@ -100,11 +103,33 @@ class GroupAccuracy(Struct, frozen=True):
         return escaped(self.group), str(self.version), *counts, interval
 
 
+class VariantAccuracy(Struct, frozen=True):
+    """Row of the table of variants: a version whose edges serve different LiteRT variants.
+
+    `variant` is empty for answers of the graph, or of a model server that does not tell.
+    """
+
+    version: int
+    variant: str
+    photos: int
+    correct: int = field(name="right")
+    accuracy: float
+    low: float
+    high: float
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells of the row."""
+        interval = f"{self.low:.1%} to {self.high:.1%}"
+        counts = str(self.photos), str(self.correct), f"{self.accuracy:.1%}"
+        return escaped(self.variant or _GRAPH), str(self.version), *counts, interval
+
+
 class People(Struct, frozen=True):
     """What people's labels tell."""
 
     accuracies: list[Accuracy] = []
     groups: list[GroupAccuracy] = []
+    variants: list[VariantAccuracy] = []
     labels: dict[str, int] = {}
 
 
@@ -143,7 +168,8 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         whole = {
             "nodes": nodes, "components": others, "rollout": rollout,
-            "accuracy": people.accuracies, "groups": people.groups, "labels": people.labels,
+            "accuracy": people.accuracies, "groups": people.groups,
+            "variants": people.variants, "labels": people.labels,
             "away": unavailable, "unforgotten": orders,
         }  # fmt: skip
         print_json(whole)
@@ -235,6 +261,7 @@ def _human_labels(dataset: str) -> People:
     from cloud.dataset.training_set import label_counts  # noqa: PLC0415  # as above
     from cloud.evaluation.live_accuracy import (  # noqa: PLC0415  # as above
         audit_stats_by_group,
+        audit_stats_by_variant,
         audit_stats_by_version,
         count_neither,
     )
@@ -254,7 +281,12 @@ def _human_labels(dataset: str) -> People:
         for group, audit in groups.items()
     ]
     rows = sorted([*accuracies, *unknown], key=lambda one: one.version)
-    return People(rows, by_group, label_counts(store))
+    by_variant = [
+        VariantAccuracy(version, variant, audit.photos, audit.correct, audit.accuracy, *audit.interval)
+        for version, variants in audit_stats_by_variant(store).items()
+        for variant, audit in variants.items()
+    ]
+    return People(rows, by_group, by_variant, label_counts(store))
 
 
 def _show(
@@ -293,6 +325,12 @@ def _show(
     if unavailable is not None:
         console.print(escaped(f"No audits: {unavailable}"))
         return
+    _show_audits(console, people)
+
+
+def _show_audits(console: "Console", people: People) -> None:
+    from rich.table import Table  # noqa: PLC0415  # as above
+
     columns = ("version", "audited photos", "right", "accuracy", "95 % interval", NEITHER)
     audited = Table(*columns, title="Audits")
     for one in people.accuracies:
@@ -304,6 +342,12 @@ def _show(
         for group in people.groups:
             by_group.add_row(*group.cells())
         console.print(by_group)
+    if people.variants:
+        columns = ("variant", "version", "audited photos", "right", "accuracy", "95 % interval")
+        by_variant = Table(*columns, title="Audits by variant")
+        for variant in people.variants:
+            by_variant.add_row(*variant.cells())
+        console.print(by_variant)
 
 
 def _labels_line(labels: dict[str, int]) -> str:

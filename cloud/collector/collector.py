@@ -301,8 +301,8 @@ def label_of(feedback: Feedback, *, proven: bool = False) -> Label:
     Args:
         feedback: The message.
         proven: Whether the broker allows each device to write on its own topic only. Then a label on the
-            topic of a device is by the device, whatever name it gives; people use the topic of node `cloud`,
-            which no device may write. Without this a sender can claim any identity.
+            topic of a device is by the device, under any name that it gives; people use the topic of node
+            `cloud`, which no device may write. Without this a sender can claim any identity.
 
     Raises:
         PermanentError: The label is not a class name, or a field is out of range.

@@ -100,4 +100,5 @@ def row_of(sample: Sample, checked: CheckedImage) -> Row:
         model_version=sample.model_version,
         embedding=sample.embedding,
         device_group=sample.group,
+        model_variant=sample.variant,
     )

@@ -160,8 +160,8 @@ def set_label(store: Store, log: ChangeLog, given: Label, action: Literal["label
         another = record["human_label"] not in (None, given.label)
         if is_forgotten(record) or (action == "label" and another):
             return None
-        said = {"human_label": given.label, "human_by": given.by, "human_at_ms": given.at_ms}
-        return remember_import(record) | said
+        new = {"human_label": given.label, "human_by": given.by, "human_at_ms": given.at_ms}
+        return remember_import(record) | new
 
     photo_id = given.photo_id
     changed = store.change([photo_id], change)
@@ -180,7 +180,7 @@ def set_label(store: Store, log: ChangeLog, given: Label, action: Literal["label
 def rename_class(
     store: Store, log: ChangeLog, before: str, into: str, by: str, *, merge: bool = False
 ) -> int:
-    """Give every photo of a class another class, whoever labelled it, so that audits still compare the same.
+    """Give every photo of a class another class, also one given by a person, so that audits compare the same.
 
     Args:
         store: The dataset.

@@ -65,6 +65,7 @@ SCHEMA = pa.schema(
         ("device_at_ms", pa.int64()),
         ("waiting_since_ms", pa.int64()),
         ("device_group", pa.string()),
+        ("model_variant", pa.string()),
     ]
 )
 STATE_COLUMNS = ["photo_id", "revision", "received_at_ms", "forgotten_at_ms", "node", "device"] + [
@@ -114,10 +115,11 @@ class Row:
         split: `gold` is measured on, `train` and `stream` are trained on.
         origin: `sample` or `import`.
         source: File or record that it was imported from, relative to what was imported.
-        imported_label: Class that its latest import gave, whatever a person said since.
+        imported_label: Class that its latest import gave; a later label by a person does not change it.
         forgotten_at_ms: When the photo was taken out for good; such a row is only its mark.
         waiting_since_ms: When a label came whose photo has not arrived; None for a photo.
         device_group: Group of the device when it was answered, empty for none; None if unknown.
+        model_variant: LiteRT variant of that model, empty for its graph; None if unknown.
 
     Raises:
         PermanentError: A field is out of range.
@@ -160,6 +162,7 @@ class Row:
     device_at_ms: field_types.Milliseconds | None = None
     waiting_since_ms: field_types.Milliseconds | None = None
     device_group: field_types.Group | None = None
+    model_variant: field_types.Variant | None = None
 
     def __post_init__(self) -> None:
         subject = f"row {self.photo_id!r:.40}"

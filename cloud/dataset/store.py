@@ -137,7 +137,7 @@ class Store:
         )
 
     def change(self, photo_ids: Sequence[str], decide: Callable[[Record], Record | None]) -> list[str]:
-        """Change stored rows one by one, whoever else writes to them.
+        """Change stored rows one by one, safe beside other writers.
 
         Args:
             photo_ids: Any number; the images of 256 photos at a time are held in memory.
@@ -218,7 +218,7 @@ class Store:
         return marked or any(tag.startswith("model-") for tag in self.tags())
 
     def expire_labels(self, older_than_s: float) -> int:
-        """Remove labels whose photo has not arrived for so long.
+        """Remove labels that have waited too long for their photo.
 
         Returns:
             How many photos they were for.

@@ -79,9 +79,9 @@ class Gain:
     high: float
 
     @property
-    def is_told(self) -> bool:
+    def is_narrow(self) -> bool:
         """Whether the interval is narrow enough to act on: not wider than four points."""
-        return self.high - self.low <= 0.04  # noqa: PLR2004 - as said above
+        return self.high - self.low <= 0.04  # noqa: PLR2004 - four points
 
 
 @dataclass(frozen=True, slots=True)

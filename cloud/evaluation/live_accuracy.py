@@ -17,6 +17,7 @@ from cloud.evaluation.audit_set import (
 from cloud.evaluation.audit_stats import MIN_AUDITS, RECENT_DAYS, AuditStats, RolloutAudits
 
 _RECENT_MS = RECENT_DAYS * 86_400_000
+_VARIANT_COLUMN = "model_variant"
 
 
 def audit_stats_by_version(store: Store, condition: str = "TRUE") -> dict[int, AuditStats]:
@@ -59,6 +60,27 @@ def audit_stats_by_group(store: Store, condition: str = "TRUE") -> dict[int, dic
     for version, group in sorted(outcomes):
         found[version][group] = AuditStats.from_outcomes(outcomes[version, group])
     return dict(found)
+
+
+def audit_stats_by_variant(store: Store) -> dict[int, dict[str, AuditStats]]:
+    """Return the audit statistics of each variant, of versions that several variants answered for.
+
+    Edges of one version can serve different variants, each the one that its processor gains from. An answer
+    by the graph, or by a model server that does not tell, counts under an empty name.
+
+    Raises:
+        TransientError: The dataset cannot be read now.
+    """
+    if not store.has_column(_VARIANT_COLUMN):
+        return {}
+    outcomes: defaultdict[tuple[int, str], list[tuple[bool, float]]] = defaultdict(list)
+    for row in store.scan((*AuditedAnswer.__struct_fields__, _VARIANT_COLUMN), where=AUDITED_WITH_ANSWER):
+        answer = msgspec.convert(row, AuditedAnswer)
+        outcomes[answer.model_version, str(row[_VARIANT_COLUMN] or "")].append(answer.outcome)
+    found: defaultdict[int, dict[str, AuditStats]] = defaultdict(dict)
+    for version, variant in sorted(outcomes):
+        found[version][variant] = AuditStats.from_outcomes(outcomes[version, variant])
+    return {version: variants for version, variants in found.items() if len(variants) > 1}
 
 
 def told_accuracies(store: Store, version: int) -> dict[str, float]:

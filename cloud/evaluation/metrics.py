@@ -134,7 +134,7 @@ def overconfidence(confidence: Floats, correct: Bools) -> float:
 def _surplus(confidence: Floats, correct: Bools) -> Floats:
     """Return confidence less correct answers, summed over the photos of each bin."""
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    return np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS)
+    return np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS).astype(np.float64)
 
 
 def points(share: float) -> str:

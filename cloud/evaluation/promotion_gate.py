@@ -183,7 +183,7 @@ def _accuracy(of: str, gold: Comparison, limits: GateLimits) -> _Finding:
     change = f"{of} accuracy {_change(gold)} on {gold.photos} photos"
     if shown_worse(gold):
         return "keep", f"{change}: worse ({p_words(gold.p_value)})"
-    # However few they are: chance alone would hardly give so many gains and so few losses.
+    # On few photos too: the test has shown that chance is an unlikely cause of the gains.
     if shown_better(gold):
         return "promote", f"{change}: better ({p_words(gold.p_value)})"
     # If N photos show no loss, the true loss may still be up to 3 / N at 95 % confidence: Hanley and

@@ -40,6 +40,6 @@ def unseen_photos(
     where = f"{_LABELLED} AND received_at_ms > {created_at_ms}" if known is None else _LABELLED
     labelled = {str(row["photo_id"]) for row in store.scan(["photo_id"], where=where, version=version)}
     if known is not None:
-        # Whoever had labelled them by then: a model may have.
+        # All, not only those that people had labelled: a model may have labelled the others.
         labelled.difference_update(str(row["photo_id"]) for row in store.scan(["photo_id"], version=known))
     return frozenset(labelled)

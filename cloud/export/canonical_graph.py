@@ -1,4 +1,4 @@
-"""Rewrite a SavedModel so that equal networks give equal bytes, whatever the process traced before.
+"""Rewrite a SavedModel so that equal networks give equal bytes, regardless of what the process traced before.
 
 TensorFlow ends the names of functions with a counter of the process, orders them by a hash of these names,
 and adds a random id in `fingerprint.pb`, which nothing needs. Without this, a release of another head would

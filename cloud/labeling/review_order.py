@@ -108,8 +108,8 @@ def _is_in_doubt(photo: UnlabelledPhoto) -> bool:
 def pool_weights(photos: Iterable[UnlabelledPhoto], limit: int = POOL_PHOTOS) -> dict[str, float]:
     """Choose the photos that represent all that are in doubt: a random sample of each device's photos.
 
-    Photos of lane auto have a label by a model already, which costs nothing: to cover them as well spends
-    people's labels where the model is right.
+    Photos of lane auto have a free label by a model already: to cover them as well would spend people's
+    labels where the model is right.
 
     Args:
         photos: In any order.

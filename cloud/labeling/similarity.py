@@ -165,7 +165,7 @@ class SimilarPhotos:
         return [Similar(found[at], float(likeness[at])) for at in order]
 
     def refresh(self) -> None:
-        """Read the photos that came since the last search, so that the next one need not.
+        """Read the photos that came since the last search, so that the next one does not have to.
 
         Raises:
             TransientError: The dataset cannot be read now.

@@ -99,7 +99,7 @@ def _fit(
     # effective sample size, C is the prior's variance. For two classes it fits one vector, the difference of
     # the two columns: half of it in each column has half the penalty, so C is doubled.
     model = regression(
-        C=PRIOR_VARIANCE if classes > 2 else 2 * PRIOR_VARIANCE,  # noqa: PLR2004 - as said above
+        C=PRIOR_VARIANCE if classes > 2 else 2 * PRIOR_VARIANCE,  # noqa: PLR2004 - see above
         tol=_GRADIENT_LIMIT,
         max_iter=_MAX_ITERATIONS,
     )
@@ -108,7 +108,7 @@ def _fit(
     kernel, bias = model.coef_.T / scale, model.intercept_
     if basis is not None:
         kernel = basis @ kernel
-    if classes == 2:  # noqa: PLR2004 - as said above
+    if classes == 2:  # noqa: PLR2004 - see above
         sides = np.array([-0.5, 0.5])
         kernel, bias = kernel * sides, bias * sides
     return Head(kernel=np.asarray(kernel), bias=np.asarray(bias - mean @ kernel))

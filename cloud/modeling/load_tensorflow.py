@@ -7,7 +7,8 @@ from bus.optional_packages import not_found
 def load_tensorflow() -> None:
     """Import TensorFlow and Keras, which takes seconds and hundreds of megabytes.
 
-    Keras imports whatever it finds of four packages, for functions that nothing here calls: a third of the
+    Keras imports those of four packages that are installed, for functions that nothing here calls: a third of
+        the
     time and 170 MB. Scikit-learn, which the trainer needs, imports pandas to know its version: half a second
     and 37 MB. While TensorFlow is imported it has not read `TF_CPP_MIN_LOG_LEVEL` yet, and prints to
     standard error. Call this before other threads import anything.

@@ -73,12 +73,12 @@ class Inputs:
     def fold(self, head: Head) -> Head:
         """Return a head for the embeddings from one for the inputs."""
         width = len(self.mean) if self.directions is None else self.directions.shape[1]
-        seen, said = head.kernel[:width], head.kernel[width:] / self.logit_scale
-        kernel = (seen if self.directions is None else self.directions @ seen) / self.scale
+        on_embeddings, on_logits = head.kernel[:width], head.kernel[width:] / self.logit_scale
+        kernel = (on_embeddings if self.directions is None else self.directions @ on_embeddings) / self.scale
         bias = head.bias - self.mean @ kernel
         if self.shared is not None:
-            kernel = kernel + centred_logits(self.shared.kernel) @ said
-            bias = bias + centred_logits(self.shared.bias) @ said
+            kernel = kernel + centred_logits(self.shared.kernel) @ on_logits
+            bias = bias + centred_logits(self.shared.bias) @ on_logits
         return Head(kernel, bias)
 
 

@@ -1,4 +1,4 @@
-"""A head that weighs the main directions of the embeddings alike, whatever their variance.
+"""A head that weighs the main directions of the embeddings alike, regardless of their variance.
 
 Where the classes differ in directions of small variance, as digits of several meters do, such a head needs
 fewer labels. Where a network separates the classes already, it is worse: held-out labels decide.

@@ -65,7 +65,7 @@ class Order(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         order_id: its id, 32 hex digits.
         action: what was ordered.
         by: who gave it.
-        at_ms: when it was given, by the clock of whoever gave it.
+        at_ms: when it was given, by the clock of the machine that gave it.
         reason: why, in words.
     """
 

@@ -18,7 +18,7 @@ from schemas.uncertainty import uncertainty
 TARGET_PRECISION = 0.97
 """Wanted share of correct labels in the lane auto."""
 MIN_AUDITED = 88
-"""Audited photos of a class that its threshold needs: so many without a mistake show the target precision."""
+"""Audited photos of a class that its threshold needs: without a mistake they show the target precision."""
 
 _STEPS = 200
 _Z = 1.644854  # 95 % quantile of the normal distribution: each bound by itself holds at 95 % confidence

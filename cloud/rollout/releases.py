@@ -54,7 +54,7 @@ def release_of(bundle: Bundle, node: str, model: str, url: str | None = None) ->
 
 
 def later_than(release: Release, retained: Release | None) -> Release:
-    """Return an unsigned release that is later than the retained one, whatever this machine's clock says.
+    """Return an unsigned release that is later than the retained one, even if this machine's clock is behind.
 
     Nodes refuse a release older than the newest one they accepted. After one by a machine whose
     clock is ahead, the next ones continue from its time.

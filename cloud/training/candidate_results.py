@@ -113,7 +113,7 @@ def evaluate_candidates(
     `curves` receives the losses of trainings from scratch, `sightings` has embeddings by group of devices.
     """
     progress, team = progress or NoProgress(), team or alone()
-    # The order decides folds and batches: sorted, the same photos give the same model whatever their ids.
+    # The order decides folds and batches: sorted, the same photos give the same model under any ids.
     examples, gold = sorted_by_content(examples), sorted_by_content(gold)
     names = class_names(examples, classes)
     _check_gold(gold, names)
@@ -293,7 +293,7 @@ def with_groups(
 def with_answer_heads(
     results: CandidateResults, *, duplicates: Ints | None = None, seed: int
 ) -> CandidateResults:
-    """Choose heads of groups of devices that see what the shared head says, and no embedding.
+    """Choose heads of groups of devices that see the answers of the shared head, and no embedding.
 
     For a network whose held-out answers are not by heads on its own embeddings: that of a fold is another one
     where all is trained from scratch, but means the same by its answers. So does an adopted model.
@@ -318,8 +318,8 @@ def with_answer_heads(
         seed=seed,
     )
     gold = results.gold_answers
-    said = np.zeros((0, len(results.classes))) if gold is None else centred_logits(log_probabilities(gold))
-    judged = _judged_on_gold(replace(results, groups=fits), said, seed)
+    answers = np.zeros((0, len(results.classes))) if gold is None else centred_logits(log_probabilities(gold))
+    judged = _judged_on_gold(replace(results, groups=fits), answers, seed)
     shared = results.chosen_fit.head.cooled(held_out.temperature)
     return replace(judged, groups=judged.groups.for_embeddings(shared))
 

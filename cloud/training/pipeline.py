@@ -20,6 +20,7 @@ from cloud.dataset.example import (
 )
 from cloud.dataset.store import Store
 from cloud.dataset.training_set import human_classes
+from cloud.modeling.backbone_names import check_backbone_name
 from cloud.modeling.load_tensorflow import load_tensorflow
 from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Registry
@@ -99,9 +100,12 @@ def run_training(
             is set, `cloud.ray_jobs.ahead.embed_for_training`.
 
     Raises:
-        PermanentError: The dataset does not exist, the version does, or the examples allow no training.
+        PermanentError: The dataset does not exist, the version does, no backbone has the name,
+            or the examples allow no training.
         TransientError: The dataset cannot be read now, or another worker ended.
     """
+    for name in (options.backbone, *options.also):
+        check_backbone_name(name)
     store, registry = Store.open(options.dataset, create=False), Registry(options.models)
     dataset_version = options.dataset_version or store.version
     version = choose_version(registry, store, options.version, dataset_version)
@@ -118,7 +122,7 @@ def run_training(
     from cloud.training.train import train  # noqa: PLC0415
 
     progress.advance()
-    backbone = get_backbone(options.backbone)  # an unknown name fails before the dataset is read
+    backbone = get_backbone(options.backbone)  # one that is not there fails before the dataset is read
     team = join()
     if embed is not None:
         embed(options.backbone)

@@ -90,7 +90,7 @@ def _measured(cards: Sequence[Card]) -> list[tuple[Card, int]]:
 def _drawn(request: Request, latest: Insights, cards: Sequence[Card]) -> dict[str, object]:
     gettext, curve = translator(request).gettext, latest.curve
     last = curve.points[-1]
-    told = curve.gain if curve.gain is not None and curve.gain.is_told else None
+    gain = curve.gain if curve.gain is not None and curve.gain.is_narrow else None
     marks = [
         Mark(
             gettext("version %(number)s") % {"number": card.version},
@@ -106,10 +106,10 @@ def _drawn(request: Request, latest: Insights, cards: Sequence[Card]) -> dict[st
         gettext("labels by people"),
     )
     lines = [Line("one", [Point(one.labels, one.low, one.accuracy, one.high) for one in curve.points])]
-    if told is not None:
-        lines.append(Line("ahead", _ahead(curve, told), dotted=False))
+    if gain is not None:
+        lines.append(Line("ahead", _ahead(curve, gain), dotted=False))
     return {
-        "told": told,
+        "gain": gain,
         "chart": line_chart(frame, lines, marks),
         "class_bars": _bars(request, gettext("Accuracy by class"), curve.by_class),
         "device_bars": _bars(request, gettext("Accuracy by device"), curve.by_group),

@@ -99,7 +99,7 @@ class DriverThread:
             self._driver.open()
             self.opened.set_result(None)
             self._serve()
-        except BaseException as error:  # noqa: BLE001  # raised again by whoever waits for a frame
+        except BaseException as error:  # noqa: BLE001  # raised again where a frame is awaited
             failure = self._mapped(error)
         finally:
             with contextlib.suppress(Exception):  # the first failure is the one to report

@@ -18,7 +18,6 @@ from schemas.text import escaped, is_unicode, without_secrets
 
 log = structlog.get_logger()
 
-_INSTALL_OPENCV = f"install it with: {install_command('usb')}"
 _INSTALL_PICAMERA = (
     "install it with: sudo apt install python3-picamera2, and create the venv with --system-site-packages"
 )
@@ -95,7 +94,9 @@ class _OpenCv:
         try:
             import cv2  # noqa: PLC0415  # tens of megabytes that only this camera needs
         except ImportError:
-            raise CameraError(f"{self._subject} needs OpenCV", hint=_INSTALL_OPENCV) from None
+            raise CameraError(
+                f"{self._subject} needs OpenCV", hint=f"install it with: {install_command('usb')}"
+            ) from None
         # OpenCV prints its warnings to stderr; the failure itself is raised below as one sentence.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._cv2 = cv2

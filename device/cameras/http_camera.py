@@ -13,7 +13,8 @@ from device.cameras.hardware import Shot, opencv_camera
 from device.cameras.http_client import HttpClient
 from device.cameras.multipart import MultipartSplitter, boundary_of
 from device.cameras.newest import NewestPicture
-from schemas.text import without_secrets
+from schemas.image import ImageError, read_header
+from schemas.text import escaped, without_secrets
 
 if TYPE_CHECKING:
     import aiohttp
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 MAX_PICTURE_BYTES = 32 * 1024 * 1024
 _CAPTURE_TIMEOUT_S = 20.0
 _IDLE_S = 10.0
+_PAUSE_S = 1.0
+_KIND_CHARS = 80
+_NEXT_JPEG = b"\xff\xd9\xff\xd8\xff"  # behind the end of another one
 _VIDEO = re.compile(r"video/|.*mpegurl")
 
 
@@ -107,9 +111,15 @@ class HttpCamera:
 
     async def _picture(self, response: "aiohttp.ClientResponse") -> Frame:
         """Return the picture that is the body of a response."""
-        body, taken_at_ms = bytearray(), now_ms()
-        while chunk := await self._client.chunk(response):
+        body, taken_at_ms, kind, next_at = bytearray(), now_ms(), response.content_type, -1
+        while chunk := await self._more(response, body):
+            start = max(0, len(body) - len(_NEXT_JPEG))
             body += chunk
+            if next_at < 0 and response.content_length is None:
+                # Some cameras push JPEGs behind each other: the first is the photo.
+                next_at = body.find(_NEXT_JPEG, start)
+                if next_at >= 0 and _is_whole(first := bytes(body[: next_at + 2])):
+                    return Frame(first, self._source, taken_at_ms=taken_at_ms)
             if len(body) >= SIGNATURE_BYTES and not looks_like_picture(bytes(body[:SIGNATURE_BYTES])):
                 break
             if len(body) > MAX_PICTURE_BYTES:
@@ -118,10 +128,28 @@ class HttpCamera:
                 )
         if not looks_like_picture(bytes(body[:SIGNATURE_BYTES])):
             raise CameraError(
-                f"{self._client.subject} answered with {response.content_type}, which is not a picture",
+                f"{self._client.subject} answered with {escaped(kind, _KIND_CHARS)}, which is not a picture",
                 hint="use the address of its picture or its stream, and not that of its page",
             )
         return Frame(bytes(body), self._source, taken_at_ms=taken_at_ms)
+
+    async def _more(self, response: "aiohttp.ClientResponse", body: bytearray) -> bytes:
+        """Return the next bytes of a picture; empty at its end.
+
+        Some cameras announce no length, or a wrong one, and keep the connection open: where nothing follows,
+        a picture that is whole has ended.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(_PAUSE_S):
+                    return await self._client.chunk(response)
+            except TimeoutError:
+                if _is_whole(body):
+                    return b""
+            except CameraError:
+                if _is_whole(body):
+                    return b""
+                raise
 
     async def _read(self, response: "aiohttp.ClientResponse") -> None:
         """Read a stream until it ends or no photo was asked for during `_IDLE_S`."""
@@ -140,6 +168,9 @@ class HttpCamera:
         except CameraError as error:
             failure = error
         finally:
+            for part in splitter.end():
+                if _is_whole(part.body):
+                    newest.put(part.body, began_at=part.began_at, arrived_at=now())
             newest.fail(failure)
 
     async def _stop_reading(self) -> None:
@@ -147,3 +178,11 @@ class HttpCamera:
             self._reader.cancel()
             await asyncio.wait([self._reader])
             self._reader = None
+
+
+def _is_whole(body: bytes | bytearray) -> bool:
+    """Return True for a JPEG or PNG with its end."""
+    try:
+        return read_header(bytes(body)).damaged is None
+    except ImageError:
+        return False

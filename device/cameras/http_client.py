@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from device.cameras.base import CameraError
 from schemas.distribution import install_command
-from schemas.text import without_secrets
+from schemas.text import escaped, without_secrets
 
 if TYPE_CHECKING:
     import aiohttp
@@ -17,7 +17,6 @@ _UNAUTHORIZED = 401
 _OK = 200
 _CHUNK_BYTES = 64 * 1024
 _REASON_CHARS = 200
-_INSTALL = f"install it with: {install_command('http')}"
 
 
 class HttpClient:
@@ -41,7 +40,9 @@ class HttpClient:
             import aiohttp  # noqa: PLC0415  # megabytes that only this camera needs
             import yarl  # noqa: PLC0415  # aiohttp's URLs
         except ImportError:
-            raise CameraError(f"{self.subject} needs aiohttp", hint=_INSTALL) from None
+            raise CameraError(
+                f"{self.subject} needs aiohttp", hint=f"install it with: {install_command('http')}"
+            ) from None
         self._aiohttp = aiohttp
         try:
             url = yarl.URL(self._url)
@@ -53,6 +54,9 @@ class HttpClient:
         self._session = aiohttp.ClientSession(
             middlewares=() if self._login is None else (aiohttp.DigestAuthMiddleware(*self._login),),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S),
+            # A connection for each photo: some cameras close it without a word.
+            connector=aiohttp.TCPConnector(force_close=True),
+            cookie_jar=aiohttp.CookieJar(unsafe=True),  # cameras have numbers for names
         )
 
     async def close(self) -> None:
@@ -67,8 +71,11 @@ class HttpClient:
         """
         try:
             response = await self._session.get(self._address)
-            challenge = response.headers.get("WWW-Authenticate", "").lower()
-            if response.status == _UNAUTHORIZED and self._login and challenge.startswith("basic"):
+            challenges = [one.lower() for one in response.headers.getall("WWW-Authenticate", ())]
+            asks_for_basic = any(one.startswith("basic") for one in challenges)
+            # Not where Digest, which was tried, is the camera's first choice.
+            asks_for_basic = asks_for_basic and not challenges[0].startswith("digest")
+            if response.status == _UNAUTHORIZED and self._login and asks_for_basic:
                 response.close()
                 response = await self._session.get(self._address, headers=_basic(*self._login))
         # ValueError: what a camera sent, such as a redirection, is not a URL or text.
@@ -78,7 +85,7 @@ class HttpClient:
             response.close()
             asks = response.status == _UNAUTHORIZED
             raise CameraError(
-                f"{self.subject} answered {response.status} {response.reason}",
+                f"{self.subject} answered {response.status} {escaped(response.reason, _REASON_CHARS)}",
                 hint="write the address as http://USER:PASSWORD@HOST/…" if asks else None,
             )
         return response
@@ -97,6 +104,8 @@ class HttpClient:
     def _failure(self, error: Exception) -> CameraError:
         if isinstance(error, self._aiohttp.RedirectClientError | self._aiohttp.NonHttpUrlClientError):
             return CameraError(f"{self.subject} redirects to an address that is not valid for HTTP")
+        if isinstance(error, self._aiohttp.TooManyRedirects):
+            return CameraError(f"{self.subject} redirects without end", hint="check user and password")
         if isinstance(error, self._aiohttp.ClientConnectorError):
             number = error.os_error.errno or 0  # below 0: of the resolver, with words of its own
             reason = os.strerror(number) if number > 0 else str(error.os_error.strerror or "no connection")
@@ -105,7 +114,8 @@ class HttpClient:
                 hint="check the address, and that the camera is on",
             )
         # aiohttp's sentences may contain the whole address, and may have several lines, which quote bytes.
-        reason = re.sub(r"\S+://\S+", "the address", " ".join(str(error).split()))[:_REASON_CHARS]
+        reason = re.sub(r"\S+://\S+", "the address", " ".join(str(error).split()))
+        reason = escaped(reason[:_REASON_CHARS])
         return CameraError(f"{self.subject}: {reason or type(error).__name__}")
 
 

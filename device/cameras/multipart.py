@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from device.cameras.base import CameraError
+from schemas.image.signatures import JPEG_SIGNATURE
 
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
 _BOUNDARY = re.compile(r'(?i);[ \t]*boundary[ \t]*=[ \t]*("[^"]*"|[^;]*)')
 _CONTENT_LENGTH = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*([0-9]{1,12})[ \t]*\r?$")
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_LINE_BYTES = 512
+_JPEG_END, _TAIL_BYTES = b"\xff\xd9", 64
 _MAX_BOUNDARY_BYTES = 256
 
 
@@ -85,6 +87,11 @@ class MultipartSplitter:
                 yield Part(body, self._began_at)
                 self._began_at = None
 
+    def end(self) -> Iterator[Part]:
+        """Yield the last part, if the stream has ended and only that tells where the part ends."""
+        if self._began_at is not None and self._length is None:
+            yield Part(bytes(self._buffer).rstrip(b"\r\n-"), self._began_at)
+
     def _read_headers(self, at: float) -> bool:
         """Skip to the end of the next part's headers; return False if they are incomplete."""
         start = self._find_delimiter()
@@ -98,7 +105,7 @@ class MultipartSplitter:
                 raise CameraError(f"a part of the stream has more than {_MAX_HEADER_BYTES} bytes of headers")
             return False
         length = _CONTENT_LENGTH.search(self._buffer, 0, end.end())
-        self._length = None if length is None else int(length[1])
+        self._length = (int(length[1]) or None) if length else None  # no picture is empty
         if self._length is None and self._delimiter == b"--":
             raise CameraError("the stream announces neither a boundary nor the length of its parts")
         self._check(self._length or 0)
@@ -126,6 +133,8 @@ class MultipartSplitter:
 
     def _read_body(self) -> bytes | None:
         """Return the body of the part; None if it is incomplete."""
+        if self._length is not None and self._is_cut(self._length):
+            self._length = None
         if self._length is not None:
             end = self._length if len(self._buffer) >= self._length else -1
         else:
@@ -138,6 +147,12 @@ class MultipartSplitter:
         body = bytes(self._buffer[:end])
         del self._buffer[:end]
         return body if self._length is not None else body.rstrip(b"\r\n-")
+
+    def _is_cut(self, length: int) -> bool:
+        """Return True if the length is too small for a JPEG: the part then ends where the next one begins."""
+        is_known = len(self._buffer) >= length and self._delimiter != b"--"
+        is_jpeg = self._buffer.startswith(JPEG_SIGNATURE)
+        return is_known and is_jpeg and self._buffer.find(_JPEG_END, max(0, length - _TAIL_BYTES), length) < 0
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:

@@ -131,10 +131,10 @@ def refund(connection: sqlite3.Connection, photo_id: str) -> None:
 def load(connection: sqlite3.Connection, now: float, now_ms: int, boot: str = "") -> list[HarvestedSample]:
     """Return the samples of earlier runs, the oldest first.
 
-    The monotonic clock spans the runs since the machine started, whatever the wall clock did; only the wall
-    clock spans starts of the machine. Rows from its future (it was set back) are dated now, so that they are
-    kept longer but do expire. If it was set forward meanwhile, they look older and expire sooner. A damaged
-    row is set aside.
+    The monotonic clock spans the runs since the machine started, also when the wall clock is set; only the
+    wall clock spans starts of the machine. Rows from its future (it was set back) are dated now, so that they
+    are kept longer but do expire. If it was set forward meanwhile, they look older and expire sooner. A
+    damaged row is set aside.
 
     Args:
         connection: To the edge's database.

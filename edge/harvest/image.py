@@ -87,7 +87,7 @@ def hash_image(image: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> HashedImag
     Raises:
         ImageError: It cannot be decoded.
     """
-    # That libjpeg reads all of a JPEG's data, at whatever size it decodes, is enough to find damage.
+    # That libjpeg reads all of a JPEG's data, at any size that it decodes to, is enough to find damage.
     decoded = decode_photo(image, limits, at_least=HASHED_SIZE, grey=True)
     return HashedImage(difference_hash(decoded.picture), decoded.damaged, decoded.facts)
 

@@ -51,7 +51,7 @@ def drawn_for_audit(photo_id: str, share: float, key: bytes = b"") -> bool:
     Args:
         photo_id: Its hash decides, so a photo that is sent again gets the same answer.
         share: 0 to 1.
-        key: Random and secret, at most 64 bytes: whoever knew it could choose ids that are drawn.
+        key: Random and secret, at most 64 bytes: a device that knew it could choose ids that are drawn.
     """
     digest = hashlib.blake2b(photo_id.encode(), digest_size=8, key=key, person=b"audit").digest()
     return int.from_bytes(digest, "big") < share * _HASH_VALUES

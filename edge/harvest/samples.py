@@ -72,6 +72,7 @@ def make_sample(
         model=prediction.model,
         model_version=prediction.version,
         group=prediction.group,
+        variant=prediction.variant,
         embedding=prediction.embedding,
         taken_at_ms=photo.taken_at_ms,
         harvested_at_ms=now_ms(),

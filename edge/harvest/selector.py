@@ -25,7 +25,7 @@ class Selector:
     """Random key of this node for the draw of audits, because devices choose the ids of their photos."""
 
     def exhausted_cap(self, now: float, device: str | None = None) -> str | None:
-        """Return a cap or share that any further sample would exceed, so that photos need not be decoded."""
+        """Return a cap or share that any further sample would exceed, which saves decoding the photo."""
         if device is not None:
             self.budget.active.seen(device, now)
         return self.budget.exhausted_cap(self.rules.caps, now, device)

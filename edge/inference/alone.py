@@ -137,8 +137,8 @@ class AloneLane:
     async def _prove_server(self, entry: InFlightPhoto) -> None:
         """Return when the server answers, so that a failure right after this may be the photo's.
 
-        A photo that failed alone before is tried only after many known-good images in a row. Whatever else
-        ends the server or the edge would then probably do so during one of these, and not during the photo.
+        A photo that failed alone before is tried only after many known-good images in a row. Another cause
+        that ends the server or the edge would probably do so during one of these, and not during the photo.
         """
         if not entry.attempts and time.monotonic() - self._answered_at < _FRESH_S:
             return

@@ -20,9 +20,10 @@ from msgspec import Struct
 from bus import systemd
 from bus.health import HealthServer
 from bus.mqtt.tls import server_context
+from bus.observability.connection_limit import HEAD_S
 from bus.security import acl
 from edge.mirror.bundle_store import BundleStore, is_below, released, shown
-from edge.mirror.listener import allow_files, serving
+from edge.mirror.listener import allow_files, listen
 from edge.models.transfer.bundle_source import DiskError
 from edge.models.transfer.mirror_client import PATH, Asked
 from schemas.errors import DECODE_ERRORS, GleanerError, PermanentError
@@ -33,7 +34,6 @@ ANSWER_S = 10.0
 """How long a request waits for a download before it is answered with 202."""
 _AT_ONCE, _MOST_FETCHES = 2, 32
 _MOST_REQUEST_BYTES = 8192
-_REQUEST_S = 10.0
 
 log = structlog.get_logger()
 
@@ -105,7 +105,7 @@ class Mirror:
         return self._unready_reason
 
     def stop(self) -> None:
-        """Let running downloads end; what they have stays for the next start."""
+        """Let running downloads end; their parts stay for the next start."""
         self._stopped = True
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
@@ -116,12 +116,11 @@ class Mirror:
 
     async def _prepare(self, request: web.Request) -> web.Response:
         try:
-            async with asyncio.timeout(_REQUEST_S):
+            async with asyncio.timeout(HEAD_S):
                 body = await request.read()
-        except TimeoutError:
-            return _said(HTTPStatus.REQUEST_TIMEOUT, f"the request did not arrive within {_REQUEST_S:g} s")
-        try:
             asked = msgspec.json.decode(body, type=Asked)
+        except TimeoutError:
+            return _said(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         except DECODE_ERRORS as error:
             return _said(HTTPStatus.BAD_REQUEST, str(error))
         if not is_below(asked.url, self._origins):
@@ -180,7 +179,7 @@ def _said(status: HTTPStatus, text: str) -> web.Response:
 async def _for_edges(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Refuse clients that are no handlers: devices and bridges have certificates of the same CA."""
+    """Refuse clients that are not handlers: devices and bridges have certificates of the same CA."""
     subject = (request.get_extra_info("peercert") or {}).get("subject", ())
     names = [value for part in subject for kind, value in part if kind == "commonName"]
     if len(names) != 1 or not acl.is_handler(names[0]):
@@ -204,15 +203,15 @@ async def run(config: MirrorConfig) -> None:
     allow_files()
     async with asyncio.TaskGroup() as tasks:
         mirror = Mirror(store, config.origins, tasks, edges_only=config.clients is not None)
-        async with serving(mirror.app(), config.listen, tls):
-            log.info(
-                "mirror.listening", address=config.listen, origins=[*map(without_secrets, config.origins)]
-            )
-            try:
-                if config.probes is not None:
-                    probes = HealthServer(config.probes, mirror.unready_reason)
-                    tasks.create_task(probes.run(), name="mirror.probes")
-                tasks.create_task(systemd.report(mirror.unready_reason), name="mirror.systemd")
-                await asyncio.Event().wait()
-            finally:
-                mirror.stop()
+        server, clean_up = await listen(mirror.app(), config.listen, tls)
+        log.info("mirror.listening", address=config.listen, origins=[*map(without_secrets, config.origins)])
+        try:
+            if config.probes is not None:
+                probes = HealthServer(config.probes, mirror.unready_reason)
+                tasks.create_task(probes.run(), name="mirror.probes")
+            tasks.create_task(systemd.report(mirror.unready_reason), name="mirror.systemd")
+            await asyncio.Event().wait()
+        finally:
+            mirror.stop()
+            server.close()
+            await clean_up()

@@ -206,7 +206,7 @@ class Deployer:
         elif attempt.deployed:  # not for a release that was in service already, as after a restart
             took_s = round(took_s, 2)
             log.info("model.available", version=version, took_s=took_s)
-            await self._report()  # the Status is to say it before the event does
+            await self._report()  # the Status must have it before the event does
             await self._releases.publish_event(EventName.MODEL_AVAILABLE, version=version, took_s=took_s)
         await self._report()
 

@@ -1,5 +1,6 @@
 """Entry point of the model server."""
 
+import os
 import signal
 import sys
 import threading
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
+    # Photos are in parallel already: BLAS would only add threads that wait actively for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Before the runtime is loaded: a stop during the load must end the process in order as well.
     before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
     try:

@@ -18,6 +18,7 @@ from edge.modelserver.requests import predict as predicting
 from edge.modelserver.requests.predict import Runner
 from edge.modelserver.status import Code, ServingError, truncate
 from edge.serving import messages_pb2 as messages
+from schemas.litert import VARIANT_METADATA
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _NO_DEADLINE_S = 365 * 24 * 3600.0  # gRPC reports the absence of a deadline as one centuries ahead
@@ -77,6 +78,8 @@ class PredictionService:
     ) -> messages.PredictResponse:
         """Run a signature on tensors."""
         with _abort_on_error(context), self._run("Predict", request) as servable:
+            if servable.variant:  # beside the response, which other servers fill in alike
+                context.set_trailing_metadata(((VARIANT_METADATA, servable.variant),))
             return predicting.predict(servable, request, self._runner, _timeout_s(context))
 
     def Classify(  # noqa: N802 - name of the RPC

@@ -5,9 +5,10 @@ The messages are those of `messages.proto`: the package `tensorflow-serving-api`
 
 import asyncio
 import math
+import re
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ from edge.serving.tensor_rows import read_values, rows
 from edge.serving.unfinished import UnfinishedCalls
 from schemas.errors import PermanentError, TransientError
 from schemas.field_types import MAX_TEXT_CHARS
+from schemas.litert import VARIANT_METADATA
 from schemas.messages import ServedModel
 
 _DT_STRING = 7
@@ -27,7 +29,8 @@ _AVAILABLE = 30  # GetModelStatus: ModelVersionStatus.State
 _END = 50
 UNFINISHED_S = 300.0
 """How long a call may last, in seconds; then it is cancelled and no longer counted."""
-# These mean that the server cannot take any call, whatever is in it.
+_VARIANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+# These mean that the server cannot take any call, of any content.
 _NOT_BY_INPUT = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -97,12 +100,14 @@ class BatchOutput:
         probabilities: N rows of K class probabilities.
         embeddings: N embeddings, float32, little endian; empty if the model does not output them.
         novelties: N scaled distances to the nearest training photo; None if the model does not output them.
+        variant: LiteRT variant that answered; empty if a graph did, or the server does not tell.
     """
 
     version: int
     probabilities: "list[array[float]]"  # quoted: `array` is not generic at run time
     embeddings: list[bytes]
     novelties: Sequence[float | None]
+    variant: str = ""
 
 
 class Predictor:
@@ -214,7 +219,9 @@ class Predictor:
             response = await call
         except grpc.aio.AioRpcError as error:
             raise self._mapped(error) from None
-        return self._predictions(response, count, form)
+        return replace(
+            self._predictions(response, count, form), variant=_variant(await call.trailing_metadata())
+        )
 
     async def smoke_test(self, version: int | None = None, *, timeout_s: float | None = None) -> BatchOutput:
         """Classify an image that every image model accepts. Safe to cancel.
@@ -343,6 +350,12 @@ class Predictor:
         kind = ModelMissingError if error.code() in _MISSING else ModelUnavailableError
         by_input = error.code() not in _NOT_BY_INPUT
         return kind(f"no answer from model {self.model} at {self.address}: {status}", by_input=by_input)
+
+
+def _variant(metadata: Any) -> str:
+    """Return the variant in the trailing metadata of an answer; empty unless the contract allows its name."""
+    name = metadata.get(VARIANT_METADATA)
+    return name if isinstance(name, str) and _VARIANT.fullmatch(name) else ""
 
 
 async def _ends_within(call: Any, timeout_s: float) -> bool:

@@ -23,6 +23,7 @@ class Prediction:
         novelty: Scaled distance to the nearest training photo, above 1 out of distribution; None if unknown.
         temperature: Divides the logits inside the model; None if unknown.
         group: Of the device; empty without one.
+        variant: LiteRT variant of the model that answered; empty if unknown, or if its graph did.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Prediction:
     novelty: float | None = None
     temperature: float | None = None
     group: str = ""
+    variant: str = ""
 
     @property
     def label(self) -> str:
@@ -112,6 +114,7 @@ def to_predictions(
             embedding=embedding,
             novelty=clamp_novelty(novelty),
             temperature=temperature,
+            variant=output.variant,
         )
         for row, embedding, novelty in zip(
             output.probabilities, output.embeddings, output.novelties, strict=True

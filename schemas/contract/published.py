@@ -4,7 +4,7 @@ What a message may be is unchanged; three things are written so that every imple
 
 - patterns without lookahead: RE2, which Go and others use, has none, and a `$` of JSON Schema needs none;
 - a title for each enumeration and nullable field, from which generators name their types;
-- bytes: base64 text in JSON, and whatever a msgpack decoder returns for binary data.
+- bytes: base64 text in JSON, and the type that a msgpack decoder returns for binary data.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 A decoder skips bytes that belong to no segment, takes `FF 00` for such bytes, ends at the first EOI, and adds
 an EOI that is missing. What differs between decoders (TensorFlow, Pillow, libjpeg's versions) is left out of
-the normal form: metadata but the orientation, whatever follows an error, further pictures.
+the normal form: metadata but the orientation, everything after an error, further pictures.
 
 Source: ITU-T T.81, annex B; libjpeg-turbo, `jdmarker.c` (read_markers, next_marker, jpeg_resync_to_restart).
 """
@@ -228,6 +228,8 @@ def _read_application(stream: JpegStream, marker: int, start: int, body: bytes) 
         stream.jfif = True
     elif marker == _APP14 and body.startswith(_ADOBE) and len(body) >= _ADOBE_BYTES:
         stream.adobe = body[_ADOBE_BYTES - 1]
+    elif (marker == _APP0 and body.startswith(b"JFIF")) or (marker == _APP14 and body.startswith(_ADOBE)):
+        stream.exact = False  # too short: nothing for libjpeg, and Pillow refuses the picture
     elif marker == _APP1:
         _read_exif(stream, start, body)
 

@@ -18,6 +18,7 @@ from schemas.image.signatures import PNG_SIGNATURE
 _MAX_LENGTH = 2**31 - 1
 _MAX_SIDE = 1_000_000  # libpng's own limit
 _OVERHEAD = 12  # length, type and checksum of a chunk
+_HEAD_BYTES = 8  # length and type
 _HEADER_BYTES = 13
 EXIF_AT = len(PNG_SIGNATURE) + _OVERHEAD + _HEADER_BYTES
 """Where the exported graph looks for the orientation: right behind the header chunk."""
@@ -40,6 +41,8 @@ _MAX_EXPANSION = 1032  # of deflate
 # Each takes some microseconds, also an empty one: time stays in proportion to bytes.
 _SMALL_CHUNKS, _CHUNK_BYTES = 1_000, 1_024
 _SMALL_TEXT_BYTES, _TEXT_EXPANSION = 256 * 1024, 8
+_LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7, b"cICP": 4}
+"""Of chunks whose data have one; Pillow refuses a picture where some are shorter."""
 _BACKGROUND_BYTES = {GREY: 2, RGB: 6, PALETTE: 1, GREY_ALPHA: 2, RGBA: 6}
 _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _METADATA = (b"Raw profile type ", b"XML:com.adobe.xmp\x00")
@@ -150,16 +153,20 @@ def walk_png(image: bytes, limits: ImageLimits) -> PngStream:
 
 
 def _chunks(image: bytes, at: int) -> Iterator[Chunk]:
-    """Yield the chunks that are there in full."""
-    while at + _OVERHEAD <= len(image):
-        length, kind = int.from_bytes(image[at : at + 4]), image[at + 4 : at + 8]
-        end = at + 8 + length
-        if length > _MAX_LENGTH or not (kind.isalpha() and kind.isascii()):
-            raise corrupt(f"chunk type {kind.hex(' ')}")
-        if end + 4 > len(image):
+    """Yield the chunks that are there in full, up to one that cannot be a chunk.
+
+    Viewers show the pixels before such an end. Of pixels, the checksum alone may be cut off: those of their
+    compression tell whether they are all there.
+    """
+    while at + _HEAD_BYTES <= len(image):
+        length, kind = int.from_bytes(image[at : at + 4]), image[at + 4 : at + _HEAD_BYTES]
+        end = at + _HEAD_BYTES + length
+        if length > _MAX_LENGTH or end > len(image) or not (kind.isalpha() and kind.isascii()):
             return
+        is_cut = end + 4 > len(image)
         checksum = zlib.crc32(image[at + 4 : end])
-        yield Chunk(kind, image[at + 8 : end], checksum == int.from_bytes(image[end : end + 4]))
+        is_valid = kind == b"IDAT" if is_cut else checksum == int.from_bytes(image[end : end + 4])
+        yield Chunk(kind, image[at + _HEAD_BYTES : end], is_valid)
         at = end + 4
 
 
@@ -188,7 +195,7 @@ def _read_header(chunk: Chunk | None, image: bytes, limits: ImageLimits) -> PngS
 
 def _read_critical(stream: PngStream, chunk: Chunk) -> None:
     if chunk.kind == b"PLTE" and stream.colour in {GREY, GREY_ALPHA}:
-        stream.exact = False  # libpng ignores it, whatever it is
+        stream.exact = False  # libpng ignores it
         return
     if not chunk.valid:
         raise corrupt(f"a wrong checksum in {chunk.kind.decode()}")
@@ -218,7 +225,8 @@ def _read_palette(stream: PngStream, data: bytes) -> None:
 
 
 def _read_ancillary(stream: PngStream, chunk: Chunk, limits: ImageLimits) -> None:
-    if not chunk.valid or chunk.has_reserved_bit:
+    length = _LENGTHS.get(chunk.kind, len(chunk.data))
+    if not chunk.valid or chunk.has_reserved_bit or len(chunk.data) != length:
         stream.exact = False  # with a reserved type, newer versions of libpng end with an error
     elif chunk.kind == b"tRNS":
         _read_transparency(stream, chunk.data)

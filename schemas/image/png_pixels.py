@@ -80,7 +80,8 @@ def check_pixel_data(stream: PngStream) -> None:
                     )
                 rest = inflate.unconsumed_tail
     except zlib.error as error:
-        raise corrupt(f"{_UNREADABLE} ({error})") from None
+        place = " behind the last row" if found >= _raw_bytes(stream) else ""
+        raise corrupt(f"{_UNREADABLE}{place} ({error})") from None
     if found < _raw_bytes(stream):
         raise corrupt(f"{found} bytes of pixels, which are too few")
     if not inflate.eof:

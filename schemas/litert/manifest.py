@@ -25,6 +25,9 @@ PIXELS_TENSOR = "pixels"
 FLOAT32, INT8 = "float32", "int8"
 """Names of the variants that a training writes."""
 
+VARIANT_METADATA = "gleaner-variant"
+"""Trailing metadata of an answer over gRPC: the name of the variant that gave it."""
+
 FORMAT = 1
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]

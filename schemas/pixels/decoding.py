@@ -8,11 +8,13 @@ The pixels of a photo are the same everywhere, in the exported graph within one 
 - Grey and palette: as RGB. A palette index without entry is black.
 - Transparent pixels: composed with white. A transparent colour of 16 bits is opaque.
 - EXIF orientation: applied once, so that the first row is the top of the photo.
-- Colour profiles and gamma: ignored.
+- Colour profiles, gamma and chromaticities: ignored, as by TensorFlow, so that training and answers agree.
 - An animation: its first picture.
 """
 
 import io
+import math
+from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -132,7 +134,7 @@ def _decode_jpeg(
 
 def _missing_end(picture: Image.Image) -> str | None:
     """Return a warning if the last row is what libjpeg makes of missing data: grey of level 128 exactly."""
-    last = picture.crop((0, picture.height - 1, picture.width, picture.height))
+    last = _row(picture, picture.height - 1)
     levels = [band.getextrema() for band in last.split()]
     return "its lower part is grey, as without data" if set(levels) == {(_NO_DATA, _NO_DATA)} else None
 
@@ -186,9 +188,11 @@ def _open(
     image: bytes, size: Size, kind: str, at_least: Size | None = None, *, grey: bool = False
 ) -> Image.Image:
     with Image.open(io.BytesIO(image), formats=(kind,)) as picture:
-        # What was checked is what is decoded, whatever a decoder reads.
+        # The decoder must see the size that was checked.
         if picture.size != size:
             raise OSError(f"the size is {picture.size} for the decoder and {size} for the check")
+        # All bytes at once: libjpeg cannot wait for more of what is coded arithmetically.
+        picture.decodermaxblock = max(picture.decodermaxblock, len(image))
         if at_least is not None:
             picture.draft("L" if grey else "RGB", at_least)
         picture.load()
@@ -196,7 +200,7 @@ def _open(
 
 
 def _guarded(decode: Callable[[], Image.Image]) -> Image.Image:
-    """Call a decoder; raise ImageError for whatever it raises about the bytes."""
+    """Call a decoder; raise ImageError for any error of it about the bytes."""
     try:
         return decode()
     except MemoryError:
@@ -220,15 +224,33 @@ def to_8_bits(picture: Image.Image) -> Image.Image:
     Pillow itself would make all values above 255 white.
     """
     if picture.mode in {"I", "F"}:
-        low, high = picture.getextrema()
-        assert isinstance(low, int | float)
-        assert isinstance(high, int | float)
+        low, high = _extrema(picture)
         scale = _OPAQUE / (high - low) if high > low else 0.0
         return picture.convert("F").point(lambda value: value * scale - low * scale).convert("L")
     if not picture.mode.startswith("I;16"):
         return picture  # Pillow reads 16 bits of all but grey as their upper 8
     upper = 0 if picture.mode == "I;16B" else 1
     return Image.frombytes("L", picture.size, picture.tobytes()[upper::2])
+
+
+def _extrema(picture: Image.Image) -> tuple[float, float]:
+    """Return the lowest and the highest level of a picture in mode I or F; what is no number is left out."""
+    low, high = picture.getextrema()
+    assert isinstance(low, int | float)
+    assert isinstance(high, int | float)
+    if math.isfinite(low) and math.isfinite(high):
+        return low, high
+    found = [
+        level
+        for top in range(picture.height)
+        if (row := [*filter(math.isfinite, array("f", _row(picture, top).tobytes()))])
+        for level in (min(row), max(row))
+    ]
+    return (min(found), max(found)) if found else (0.0, 0.0)
+
+
+def _row(picture: Image.Image, top: int) -> Image.Image:
+    return picture.crop((0, top, picture.width, top + 1))
 
 
 def _compose(picture: Image.Image, stream: PngStream) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -36,6 +37,8 @@ _DECODERS = {  # Pillow's name of a format, and the module that reads it
 }
 _SUBFILE_TYPE, _REDUCED = 254, 1  # tag of TIFF: the picture is a smaller version of another one
 _DNG_VERSION = 50706
+_BITS_PER_SAMPLE, _TWELVE = 258, 12
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _MAX_PIXEL_BYTES = 8  # 16 bits, four channels
 QUALITY = 90
 _SMALLER = 0.75
@@ -137,8 +140,8 @@ def _convert(image: bytes, decoder: str, module: str, limits: ImageLimits) -> Im
         with Image.open(io.BytesIO(image), formats=(decoder,)) as picture:
             check_pixels(*picture.size, limits)
             _check_no_raw(picture)
-            upright = to_8_bits(ImageOps.exif_transpose(picture))
-            if not upright.has_transparency_data:
+            upright = _to_levels(ImageOps.exif_transpose(picture), getattr(picture, "tag_v2", {}))
+            if not upright.has_transparency_data or (decoder == "BMP" and _is_never_seen(upright)):
                 return upright.convert("RGB")
             upright = upright.convert("RGBA")
     except (ImageError, MemoryError):
@@ -160,6 +163,21 @@ def _convert(image: bytes, decoder: str, module: str, limits: ImageLimits) -> Im
         raise ImageError(expected=f"a whole {decoder}", got=got, code="corrupt-image") from None
     background = Image.new("RGBA", upright.size, (BACKGROUND,) * 4)
     return Image.alpha_composite(background, upright).convert("RGB")
+
+
+def _to_levels(picture: Image.Image, tags: Mapping[int, object]) -> Image.Image:
+    """Return a picture of more than 8 bits as one of 8: what a TIFF says about its levels, Pillow ignores."""
+    if picture.mode not in {"I", "F"} and not picture.mode.startswith("I;16"):
+        return picture
+    if tags.get(_BITS_PER_SAMPLE) == (_TWELVE,):
+        picture = picture.point(lambda value: value * 16)
+    grey = to_8_bits(picture)
+    return ImageOps.invert(grey) if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey
+
+
+def _is_never_seen(picture: Image.Image) -> bool:
+    """Return True if all pixels are transparent: in a BMP the fourth byte may be unused, and zero."""
+    return picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0)
 
 
 def _check_no_raw(picture: Image.Image) -> None:

@@ -96,8 +96,8 @@ def test_a_dataset_with_an_unknown_url_scheme_is_an_error(called, photos):
     assert "not a folder or URL for a table" in done.sentence
 
 
-def test_invalid_options_of_a_training_are_one_sentence(called, photos, tmp_path):
-    """Options that do not allow a training are an error without a traceback."""
+def test_invalid_options_of_a_training_are_one_sentence(called, photos, monkeypatch, tmp_path):
+    """Options that allow no training are one sentence; a wrong backbone is told without TensorFlow."""
     called("cloud", "import", photos, "--dataset", tmp_path / "dataset")
     words = ("cloud", "train", "--dataset", tmp_path / "dataset", "--out", tmp_path / "models")
     done = called(*words, "--classes", "cat")
@@ -106,11 +106,13 @@ def test_invalid_options_of_a_training_are_one_sentence(called, photos, tmp_path
         "gleaner cloud train: classes: expected at least two distinct names, got ['cat']"
         "; 'gleaner cloud list --classes' lists those of the dataset"
     )
-    assert called(*words, "--backbone", "resnet").err.splitlines()[-1] == (
-        "gleaner cloud train: backbone: "
-        "expected one of xception, xception-small, compact, efficientnet-lite0, efficientnet-lite0-grid, "
-        "efficientnet-lite1, efficientnet-lite2, got 'resnet'"
-    )
+    monkeypatch.setattr("cloud.training.pipeline.load_tensorflow", lambda: pytest.fail("it takes seconds"))
+    for option in ("--backbone", "--also"):
+        assert called(*words, option, "resnet").err.splitlines()[-1] == (
+            "gleaner cloud train: backbone: "
+            "expected one of xception, xception-small, compact, efficientnet-lite0, efficientnet-lite0-grid, "
+            "efficientnet-lite1, efficientnet-lite2, got 'resnet'"
+        )
     assert "no version 99" in called(*words, "--dataset-version", "99").err
 
 
@@ -324,7 +326,9 @@ async def released(address, at, tmp_path, answer, *words):
 
     async with running(node):
         following = asyncio.create_task(follow())
-        done = await gleaner("cloud", "release", bundle(tmp_path, 2), "--wait", "20", *words, *at)
+        done = await gleaner(
+            "cloud", "release", bundle(tmp_path, 2), "--wait", f"{DEADLINE_S:g}", *words, *at
+        )
         await following
     return done
 

@@ -111,7 +111,7 @@ async def test_without_a_broker_no_other_check_runs(nowhere):
 
 async def test_without_an_edge_each_failure_has_advice(at):
     """With only a broker the checks of edge, model and answer fail, each with advice."""
-    done = await gleaner("doctor", "--timeout", "1", *at)
+    done = await gleaner("doctor", "--timeout", "3", *at)
     found = findings(done.out)
     assert done.code == 1
     assert found["broker"][0]
@@ -127,7 +127,7 @@ async def test_a_stopped_edge_is_offline(address, at):
     """The finding has the reason in its last status, and the command that starts it."""
     async with reporting(address, SERVED):
         pass
-    found = findings((await gleaner("doctor", "--timeout", "1", *at)).out)
+    found = findings((await gleaner("doctor", "--timeout", "3", *at)).out)
     passed, text = found["edge edge-1"]
     assert not passed
     assert "offline" in text
@@ -164,7 +164,7 @@ async def test_a_stale_status_is_a_failure(edge, at):
         node=NODE, name="edge", state="online", at_ms=1, since_ms=1, software="1", run_id="1", model=SERVED
     )
     await edge.bus.publish_bytes(STATUS.name(node=NODE, name="edge"), encode(STATUS, status), retain=True)
-    found = findings((await gleaner("doctor", "--timeout", "1", *at)).out)
+    found = findings((await gleaner("doctor", "--timeout", "3", *at)).out)
     assert not found["edge edge-1"][0]
 
 
@@ -188,7 +188,7 @@ async def test_all_checks_every_component(answering, address, at):
         done = await gleaner("doctor", "--all", *at)
         assert done.code == 0, done.out
         assert findings(done.out)[f"pi-9 of {NODE}"][0]
-    done = await gleaner("doctor", "--all", "--timeout", "1", *at)
+    done = await gleaner("doctor", "--all", "--timeout", "3", *at)
     passed, text = findings(done.out)[f"pi-9 of {NODE}"]
     assert (done.code, passed) == (1, False)
     assert f"gleaner cloud retire {NODE}.pi-9" in text
@@ -215,7 +215,7 @@ async def test_a_wrong_clock_and_a_twin_are_failures(edge, at, ahead_ms, counter
         counters=counters,
     )
     await edge.bus.publish_bytes(STATUS.name(node=NODE, name="edge"), encode(STATUS, status), retain=True)
-    found = findings((await gleaner("doctor", "--timeout", "1", *at)).out)
+    found = findings((await gleaner("doctor", "--timeout", "3", *at)).out)
     passed, text = found["edge edge-1"]
     assert not passed
     assert said in text
@@ -272,7 +272,7 @@ def test_a_folder_that_cannot_be_looked_at_is_a_failure(tmp_path):
 async def test_a_broker_that_hides_its_own_topics_is_checked(broker):
     """It may refuse `$SYS`, as all but mosquitto's kin do: the checks continue."""
     async with refusing(broker.port, b"$SYS") as port:
-        done = await gleaner("doctor", "--timeout", "1", "--broker", f"127.0.0.1:{port}")
+        done = await gleaner("doctor", "--timeout", "3", "--broker", f"127.0.0.1:{port}")
     found = findings(done.out)
     assert done.err == ""
     assert [found[subject][0] for subject in ("broker", "probe", "dropped")] == [True] * 3

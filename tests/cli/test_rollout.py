@@ -189,6 +189,7 @@ def dataset(tmp_path):
             model="pets",
             model_version=1 + number // 5,
             device_group="meters" if number in {2, 3} else "",
+            model_variant=("int8", "float32")[number % 2],
         )
         for number in range(6)
     ]
@@ -243,6 +244,8 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
     assert unknown["accuracy"] is unknown["low"] is unknown["high"] is None
     (group,) = whole["groups"]
     assert (group["group"], group["version"], group["photos"], group["right"]) == ("meters", 1, 2, 1)
+    variants = [(one["version"], one["variant"], one["photos"], one["right"]) for one in whole["variants"]]
+    assert variants == [(1, "float32", 2, 1), (1, "int8", 2, 2)]
     assert whole["labels"] == {"cat": 3, "dog": 1, "neither": 2}
     facts = (
         "pets 1 available",
@@ -253,6 +256,8 @@ async def test_status_shows_fleet_rollout_and_accuracy(address, at, models, data
         "1 (100.0%)",
         "50.0%",
         "Audits of groups of devices",
+        "Audits by variant",
+        "float32",
     )
     for words in (*facts, f"{NODE} edge-2", "Labels by people: 3 cat, 1 dog; 2 neither"):
         assert words in shown
@@ -265,6 +270,7 @@ async def test_status_without_nodes_and_dataset_is_no_error(at, tmp_path):
     whole = json.loads(done.out)
     assert whole.pop("away").startswith("no dataset at")
     assert whole.pop("unforgotten") == []
+    assert whole.pop("variants") == []
     nothing = {"nodes": [], "components": [], "rollout": None, "accuracy": [], "groups": [], "labels": {}}
     assert whole == nothing
     done = await gleaner("cloud", "status", *words, *at)

@@ -109,17 +109,17 @@ async def test_without_a_broker_it_exits_with_75(nowhere, folder):
 
 async def test_without_an_edge_each_photo_times_out(at, folder):
     """A photo without a result in time is one error line."""
-    done = await gleaner("send", folder / "a.jpg", *at, "--timeout", "1")
+    done = await gleaner("send", folder / "a.jpg", *at, "--timeout", "3")
     assert done.code == 1
-    assert done.sentence == f"{folder}/a.jpg: no result after 1 s; try 'gleaner doctor'"
+    assert done.sentence == f"{folder}/a.jpg: no result after 3 s; try 'gleaner doctor'"
 
 
 async def test_why_a_photo_is_deferred_is_said_at_the_deadline(edge, at, folder):
     """A deferred result is not an answer, but its reason is what the sender needs."""
     edge.reply = lambda photo: [result(photo, "deferred", reason="model pets at x:1: UNAVAILABLE")]
-    done = await gleaner("send", folder / "a.jpg", "--timeout", "1", *at)
+    done = await gleaner("send", folder / "a.jpg", "--timeout", "3", *at)
     assert done.code == 1
-    assert "no result after 1 s: deferred: model pets at x:1: UNAVAILABLE" in done.sentence
+    assert "no result after 3 s: deferred: model pets at x:1: UNAVAILABLE" in done.sentence
 
 
 async def test_a_rejection_has_its_reason(edge, at, folder):

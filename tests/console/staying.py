@@ -23,12 +23,13 @@ class Staying:
     """A demonstration that was started; what it prints is read in a thread."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        self._folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "demo", "--stay", "--out", str(folder / "out"), *words],
-            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            env=os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        self.folder = folder
+        with self._table.open("wb") as table:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cli.main", "demo", "--stay", "--out", str(self.out), *words],
+                cwd=ROOT, stdout=table, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                env=os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
         self._lines: list[str] = []
         self._ended = False
         self._read = threading.Condition()
@@ -46,9 +47,23 @@ class Staying:
             self._read.notify_all()
 
     @property
+    def out(self) -> Path:
+        """The folder of the report."""
+        return self.folder / "out"
+
+    @property
     def work(self) -> Path:
         """The temporary folder of the run."""
-        return next(self._folder.glob("gleaner-demo-*"))
+        return next(self.folder.glob("gleaner-demo-*"))
+
+    @property
+    def _table(self) -> Path:
+        return self.folder / "table.txt"
+
+    def rows(self) -> dict[str, str]:
+        """Return the rows of the table that it printed, value by name."""
+        lines = self._table.read_text("utf-8").splitlines()
+        return {line[:28].strip(): line[28:] for line in lines}
 
     def printed(self, text: str, timeout_s: float) -> str:
         """Return the last line with a text, once it is there.

@@ -300,7 +300,7 @@ def test_mosquitto_starts_with_the_configuration_of_a_config_map(side, folder, m
         assert process.poll() is None, (tmp_path / "log").read_text()
         wait_until(lambda: is_listening(loopback) and is_listening(port + 1))
         operator = [f"--{name}={site}/operator/{file}" for name, file in OPERATOR.items()]
-        main(["doctor", f"--broker=127.0.0.1:{port + 1}", *operator, "--node=edge-1", "--timeout=1"])
+        main(["doctor", f"--broker=127.0.0.1:{port + 1}", *operator, "--node=edge-1", "--timeout=10"])
         said = capsys.readouterr().out
         assert "ok   broker: " in said, said
         assert "ok   probe: " in said, said

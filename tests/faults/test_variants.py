@@ -15,6 +15,9 @@ from tests.faults.stack import Stack, stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
+INTERVAL_S = 0.2
+"""Seconds between the photos of a device: the processes take longer to start than photos to pile up."""
+
 FROZEN_AND_KILLED = {
     "outbox-on-puback": ("edge", "edge-broker"),
     "auto-ack": ("model-server", "edge"),
@@ -26,7 +29,7 @@ FROZEN_AND_KILLED = {
 async def test_g1_the_laboratory_detects_a_broken_rule(tmp_path, variant):
     """A component killed with photos in memory loses them, unless the answer is the acknowledgement."""
     async with (
-        stack(tmp_path / "stack", variant=variant) as running,
+        stack(tmp_path / "stack", interval_s=INTERVAL_S, variant=variant) as running,
         Laboratory(running).listening() as laboratory,
     ):
         for frozen, killed in FROZEN_AND_KILLED.values() if variant is None else [FROZEN_AND_KILLED[variant]]:
@@ -53,7 +56,7 @@ async def test_g1_g2_the_check_fails_a_broken_product(tmp_path, monkeypatch, var
         pytest.skip("no C compiler: syncs cannot be counted")
     monkeypatch.setattr(tests.faults.laboratory, "STUCK_S", 5.0)
     async with (
-        stack(tmp_path / "stack", variant=variant) as running,
+        stack(tmp_path / "stack", interval_s=INTERVAL_S, variant=variant) as running,
         Laboratory(running).listening() as laboratory,
         asyncio.timeout(600),
     ):

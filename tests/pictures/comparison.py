@@ -23,6 +23,7 @@ _UNSETTLED = (
     "invalid window size",  # libpng or its zlib may notice it
     # libpng may or may not notice these, by how the data are split.
     "incorrect data check",
+    "behind the last row",
     "distance too far back",
     "(no end)",
 )

@@ -80,3 +80,16 @@ def exif_data() -> dict[str, Exif]:
         "a byte before": Exif(b"\x00" + whole, 1, plain=False),
         "rubbish": Exif(b"rubbish, and more", 1, plain=False),
     }
+
+
+def grey_tiff(size: tuple[int, int], bits: int, pixels: bytes, *, white_is_zero: bool = False) -> bytes:
+    """Return a TIFF of one channel without compression; of 32 bits: floats."""
+    width, height = size
+
+    def head(offset: int) -> bytes:
+        entries = [(256, SHORT, 1, width), (257, SHORT, 1, height), (258, SHORT, 1, bits), (259, SHORT, 1, 1)]
+        entries += [(262, SHORT, 1, int(not white_is_zero)), (273, LONG, 1, offset), (277, SHORT, 1, 1)]
+        entries += [(278, SHORT, 1, height), (279, LONG, 1, len(pixels))]
+        return tiff([*entries, (339, SHORT, 1, 3 if bits == 32 else 1)], "little")
+
+    return head(len(head(0))) + pixels

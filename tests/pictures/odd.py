@@ -5,9 +5,10 @@ import io
 import zlib
 from collections.abc import Iterator
 
-from PIL import Image
+from PIL import Image, ImageCms
 
 from schemas.image.exif import EXIF_HEADER, orientation_only
+from schemas.image.png import EXIF_AT
 from schemas.image.png_pixels import ADAM7, chunk_bytes
 from schemas.image.signatures import PNG_SIGNATURE
 
@@ -154,9 +155,40 @@ def _passes(picture: Image.Image) -> bytes:
     )
 
 
+def swapped_profile() -> bytes:
+    """Return a colour profile whose red and green are swapped: who applies it sees other colours."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile.replace(b"rXYZ", b"----").replace(b"gXYZ", b"rXYZ").replace(b"----", b"gXYZ")
+
+
+def managed_pictures() -> Iterator[tuple[str, bytes]]:
+    """Yield pictures with colours that a browser shows otherwise than their numbers say."""
+    yield "jpeg-swapped-profile", encoded(scene(), icc_profile=swapped_profile())
+    yield "png-swapped-profile", encoded(scene(), "PNG", icc_profile=swapped_profile())
+    linear = chunk_bytes(b"gAMA", (100_000).to_bytes(4))
+    points = (
+        31_270,
+        32_900,
+        30_000,
+        60_000,
+        64_000,
+        33_000,
+        15_000,
+        6_000,
+    )
+    swapped = chunk_bytes(b"cHRM", b"".join(point.to_bytes(4) for point in points))
+    for name, extra in (
+        ("gamma", linear),
+        ("chromaticities", linear + swapped),
+        ("hdr", chunk_bytes(b"cICP", bytes([9, 16, 0, 1]))),
+    ):
+        whole = encoded(scene(), "PNG")
+        yield f"png-{name}", whole[:EXIF_AT] + extra + whole[EXIF_AT:]
+
+
 def odd_pictures() -> dict[str, bytes]:
     """Return all pictures by name."""
-    return dict((*odd_jpegs(), *odd_pngs()))
+    return dict((*odd_jpegs(), *odd_pngs(), *managed_pictures()))
 
 
 def segments(jpeg: bytes) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from bus import log
 from cli import exit_codes, options
 from cli.output import print_error, print_line
 from schemas.errors import PermanentError
@@ -80,6 +81,7 @@ def run(arguments: Namespace) -> int:
     from cloud.dataset.importing.importer import import_entries  # noqa: PLC0415  # as above
     from cloud.dataset.importing.source import SourceOptions, source_entries  # noqa: PLC0415  # as above
 
+    log.configure("error")  # without Pillow's warnings: what is skipped is listed with the reason
     if arguments.hold_out is not None and arguments.split == "gold":
         raise PermanentError(
             "--split gold makes every photo gold, and --hold-out a share", hint="leave out one of the two"

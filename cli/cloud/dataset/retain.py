@@ -44,7 +44,7 @@ def run(arguments: Namespace) -> int:
     from cloud.dataset.store import Store  # noqa: PLC0415  # as above
 
     if arguments.max_size is None and arguments.max_age is None:
-        raise PermanentError("nothing says how much is kept", hint="use --max-size, --max-age or both")
+        raise PermanentError("no limit is given", hint="use --max-size, --max-age or both")
     store = Store.open(arguments.dataset, create=False)
     retention = Retention(
         max_bytes=arguments.max_size,

@@ -136,10 +136,17 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def files_in(folder: Path, *patterns: str) -> list[Path]:
+    """Return the regular files that match a pattern, sorted; no folder, no broken link, and no FIFO."""
+    return sorted(path for pattern in patterns for path in folder.glob(pattern) if is_file(path))
+
+
 def looks_like_picture(path: Path) -> bool:
     """Return whether a file has a picture's suffix, or starts like a JPEG or PNG."""
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return True
+    if not is_file(path):  # to open a FIFO waits for its writer
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(8)

@@ -29,7 +29,7 @@ from schemas.text import escaped, listed
 
 _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
-    # Pictures for measuring, whatever they are called elsewhere: no training sees them.
+    # Pictures for measuring, under the names that other tools use: no training sees them.
     **dict.fromkeys(("gold", "val", "valid", "validation", "dev", "test", "testing", "eval"), "gold"),
     **dict.fromkeys(("holdout", "heldout"), "gold"),
     "stream": "stream",

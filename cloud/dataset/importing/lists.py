@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cloud.dataset.importing.entry import Entry, Item, NotAListError, PassedOver
+from cloud.dataset.importing.entry import Entry, Item, NotAListError, PassedOver, files_in
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.importing.read_annotations import coco_split, cvat_entries, json_entries
 from cloud.dataset.importing.read_table import csv_entries, csv_names_pictures
@@ -35,7 +35,7 @@ def lists_in(directory: Path, label: str | None) -> list[Entry]:
 def why_no_lists(directory: Path) -> list[str]:
     """Return why each file that may be a list of pictures is none, for the error about its folder."""
     reasons = []
-    for path in sorted(path for pattern in ("*.json", *_TABLES) for path in directory.glob(pattern)):
+    for path in files_in(directory, "*.json", *_TABLES):
         try:
             (json_entries if path.suffix == ".json" else csv_entries)(path, None)
         except PermanentError as error:
@@ -71,7 +71,7 @@ def _lists_of_splits(directory: Path, label: str | None) -> list[Entry]:
 def _exports(
     directory: Path, pattern: str, reader: Callable[[Path, str | None], list[Entry]], label: str | None
 ) -> Iterator[tuple[Path, list[Entry]]]:
-    for path in sorted([*directory.glob(pattern), *directory.glob(f"annotations/{pattern}")]):
+    for path in files_in(directory, pattern, f"annotations/{pattern}"):
         try:
             yield path, reader(path, label)
         except NotAListError:
@@ -79,7 +79,7 @@ def _exports(
 
 
 def _tables(directory: Path, label: str | None) -> Iterator[tuple[Path, list[Entry]]]:
-    for path in sorted(path for pattern in _TABLES for path in directory.glob(pattern)):
+    for path in files_in(directory, *_TABLES):
         if csv_names_pictures(path):
             yield path, csv_entries(path, label)
 

@@ -74,8 +74,10 @@ def try_read(item: Item, options: ImportOptions) -> Read | str:
     """Return a picture, or the reason why it is skipped."""
     try:
         return read_item(item, options)
-    except (PermanentError, OSError) as error:
+    except PermanentError as error:
         return str(error)
+    except OSError as error:
+        return f"file {item.name}: cannot be read: {error.strerror or error}"
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  # one picture must not end the import of all others

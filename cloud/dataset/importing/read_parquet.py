@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cloud.dataset.importing.entry import Entry, Item, PassedOver, listed_item
+from cloud.dataset.importing.entry import Entry, Item, PassedOver, files_in, listed_item
 from cloud.dataset.importing.folder import split_of
 from cloud.dataset.importing.read_table import LABEL_COLUMNS, SPLIT_COLUMNS, known_split
 from schemas.errors import PermanentError
@@ -27,7 +27,7 @@ def parquet_entries(source: Path, label: str | None = None) -> list[Entry]:
     Raises:
         PermanentError: A file is not Parquet, or has no column with encoded pictures.
     """
-    files = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
+    files = [source] if source.is_file() else files_in(source, "**/*.parquet")
     base = source.parent if source.is_file() else source
     return [entry for path in files for entry in _file_entries(path, str(path.relative_to(base)), label)]
 
@@ -81,7 +81,7 @@ def _picture(path: Path, group: int, row: int, column: str) -> bytes:
     raise PermanentError("no encoded picture in this row")
 
 
-@lru_cache(maxsize=1)  # one row group in memory, whatever the number of entries
+@lru_cache(maxsize=1)  # one row group in memory for any number of entries
 def _row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
     return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
 
@@ -92,7 +92,7 @@ def _column(schema: pa.Schema, names: Sequence[str]) -> str | None:
 
 
 def _only_classes(path: Path, schema: pa.Schema, label: str | None) -> str | None:
-    """Return the only column with numbered classes, whatever its name.
+    """Return the only column with numbered classes; its name does not matter.
 
     Raises:
         PermanentError: There are several, and no label is given.

@@ -16,6 +16,7 @@ from cloud.dataset.importing.entry import (
     Item,
     NotAListError,
     PassedOver,
+    files_in,
     is_file,
     listed_item,
     written_as,
@@ -76,7 +77,7 @@ def metadata_tables(directory: Path) -> list[Path]:
     Raises:
         PermanentError: One cannot be read.
     """
-    found = (table for name in METADATA_NAMES for table in sorted(directory.rglob(name)))
+    found = (table for name in METADATA_NAMES for table in files_in(directory, f"**/{name}"))
     return [table for table in found if _any_row(table, lambda row: _first(row, FILE_COLUMNS) is not None)]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from cloud.dataset.importing.entry import Entry, Item
+from cloud.dataset.importing.entry import Entry, Item, files_in, is_file
 from cloud.dataset.importing.folder import check_class_names, folder_entries, split_of
 from cloud.dataset.importing.importer import check_any
 from cloud.dataset.importing.lists import lists_in, why_no_lists
@@ -83,7 +83,7 @@ def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:
         return metadata_entries(directory, tables, options.label)
     if listed := lists_in(directory, options.label):
         return listed
-    if any(directory.glob("*.parquet")) or any(directory.glob("data/*.parquet")):
+    if files_in(directory, "*.parquet", "data/*.parquet"):
         return parquet_entries(directory, options.label)
     if any(map(_has_boxes, [directory, *(path for path in directory.glob("*") if split_of(path.name))])):
         raise PermanentError(
@@ -103,6 +103,8 @@ def _has_boxes(folder: Path) -> bool:
 
 
 def _file_entries(path: Path, label: str | None) -> list[Entry]:
+    if not is_file(path):
+        raise PermanentError(f"{escaped(path)}: neither a folder nor a regular file")
     suffix = path.suffix.lower()
     if suffix in _ARCHIVES:
         raise PermanentError(f"{escaped(path)} is an archive", hint="unpack it, and import the folder")

@@ -92,7 +92,7 @@ def apply_import(
 ) -> tuple[Record | None, ImportOutcome]:
     """Return the record to write when a stored photo is imported again, or None, and what that means.
 
-    Another label than at the last import is a correction that is made now, whatever the date of the file: to
+    Another label than at the last import is a correction made now, not at the date of the file: to
     move a file into another class folder does not change its date. The same label as at the last import
     changes nothing, so that a correction by a person stays.
 

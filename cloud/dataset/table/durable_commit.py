@@ -215,7 +215,7 @@ def manifest_name(version: int) -> str:
 
 
 def make_folders(root: Path) -> None:
-    """Create the table's folders and sync their names, so that commits need not."""
+    """Create the table's folders and sync their names, so that commits do not have to."""
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for folder_path in (root / "_refs", root, root.parent):

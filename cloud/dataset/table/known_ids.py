@@ -1,4 +1,4 @@
-"""Which fragments of a table may hold which photos, so that a write need not read the column of ids.
+"""Which fragments of a table may hold which photos, so that a write does not have to read the column of ids.
 
 A photo that arrives is nearly always new. Without this, finding that out reads the ids of the whole table,
 once per commit.

@@ -1,13 +1,9 @@
 """Backbone networks by name."""
 
-from cloud.modeling.backbones.base import (
-    Backbone,
-    BackboneUnavailableError,
-    preprocess,
-    weights_digest,
-)
+from cloud.modeling.backbone_names import BackboneUnavailableError, check_backbone_name
+from cloud.modeling.backbones.base import Backbone, preprocess, weights_digest
 from cloud.modeling.backbones.compact import COMPACT
-from cloud.modeling.backbones.custom import is_custom, load_custom
+from cloud.modeling.backbones.custom import load_custom
 from cloud.modeling.backbones.efficientnet_lite import (
     EFFICIENTNET_LITE0,
     EFFICIENTNET_LITE0_GRID,
@@ -57,6 +53,5 @@ def get_backbone(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    if not is_custom(name):
-        raise BackboneUnavailableError("backbone", expected=f"one of {', '.join(BACKBONES)}", got=repr(name))
+    check_backbone_name(name)
     return load_custom(name)

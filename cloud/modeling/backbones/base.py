@@ -10,11 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from cloud.modeling.decoding import CHANNELS, decode_stored, read_orientation, turn_upright
-from schemas.errors import PermanentError
-
-
-class BackboneUnavailableError(PermanentError):
-    """The backbone is unknown, or its weights are not available; the message names what to use instead."""
 
 
 @dataclass(frozen=True, slots=True)

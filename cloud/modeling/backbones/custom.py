@@ -1,25 +1,15 @@
 """Backbones that users bring: a `.keras` file, or an object of a module that can be imported."""
 
 import importlib
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from cloud.modeling.backbones.base import Backbone, BackboneUnavailableError, weights_digest
+from cloud.modeling.backbone_names import FILE, OBJECT, BackboneUnavailableError
+from cloud.modeling.backbones.base import Backbone, weights_digest
 from schemas.codec import content_id
-
-_FILE = re.compile(r"(?P<file>.+\.keras)(:(?P<preprocessing>.*))?", re.DOTALL)
-_OBJECT = re.compile(
-    r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)(:(?P<preprocessing>.*))?", re.DOTALL
-)
-
-
-def is_custom(name: str) -> bool:
-    """Return True if a name is a file or an object of a module."""
-    return bool(_FILE.fullmatch(name) or _OBJECT.fullmatch(name))
 
 
 @cache  # one network per process: a function may build another one each time
@@ -35,13 +25,13 @@ def load_custom(name: str) -> Backbone:
     # These modules import this package.
     from cloud.modeling.adopted.keras_file import open_keras  # noqa: PLC0415
 
-    if (found := _FILE.fullmatch(name)) is not None:
+    if (found := FILE.fullmatch(name)) is not None:
         path = Path(found["file"])
         if not path.is_file():
             raise BackboneUnavailableError(f"there is no backbone {path}")
         return _of_keras(open_keras(path), path.stem, name, found["preprocessing"])
-    found = _OBJECT.fullmatch(name)
-    assert found is not None, "callers ask is_custom first"
+    found = OBJECT.fullmatch(name)
+    assert found is not None, "callers check the name first"
     given = _imported(found["module"], found["name"], name)
     if isinstance(given, Backbone):
         return given

@@ -18,7 +18,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.modeling.backbones.base import Backbone, BackboneUnavailableError
+from cloud.modeling.backbone_names import BackboneUnavailableError
+from cloud.modeling.backbones.base import Backbone
 from cloud.modeling.backbones.torch_weights import read_checkpoint
 from cloud.modeling.decoding import CHANNELS
 from schemas.distribution import install_command

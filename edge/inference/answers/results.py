@@ -46,6 +46,7 @@ def ok(
         model=prediction.model,
         model_version=prediction.version,
         group=prediction.group,
+        variant=prediction.variant,
         harvest=harvest,
         damaged=None if damaged is None else damaged[:MAX_TEXT_CHARS],
         taken_at_ms=photo.taken_at_ms,

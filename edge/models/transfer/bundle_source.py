@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import urlsplit
 
-import fsspec
-
 from bus.file_url import path_of
 from bus.http_source import ANYWHERE, HttpSource, Reach
 from edge.models.bundle import BundleError
@@ -110,6 +108,8 @@ def open_source(
         return file
     if scheme in ("http", "https"):  # fsspec reads a partial answer whole, before any size is known
         return HttpSource(url, _READ_S, span, reach)
+    import fsspec  # noqa: PLC0415  # 2 MB and a twentieth of the start, and few sites release by S3
+
     if span is None:
         source: AbstractContextManager[Source] = fsspec.open(url, "rb")
         return source

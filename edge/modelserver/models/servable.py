@@ -22,6 +22,7 @@ class Servable:
     def __init__(self, name: str, version: int, program: Program) -> None:
         self.name = name
         self.version = version
+        self.variant = program.variant
         self.signature_defs = program.signature_defs
         self.signatures = {key: signature_of(value) for key, value in self.signature_defs.items()}
         self._program = program

@@ -41,6 +41,10 @@ class Program(Protocol):
     """A version in the memory of a runtime; thread-safe."""
 
     @property
+    def variant(self) -> str:
+        """The LiteRT variant that answers; empty for a graph."""
+
+    @property
     def signature_defs(self) -> Mapping[str, messages.SignatureDef]:
         """The signatures that it answers, by name."""
 

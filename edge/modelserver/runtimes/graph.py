@@ -101,6 +101,7 @@ class GraphProgram:
         tf_session: session.Session,
         network: Network | None = None,
     ) -> None:
+        self.variant = ""
         self.signature_defs = {
             name: messages.SignatureDef.FromString(definition.SerializeToString())
             for name, definition in meta_graph.signature_def.items()

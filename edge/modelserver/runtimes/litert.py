@@ -77,7 +77,7 @@ class LiteRTRuntime:
             network.close()
             raise ServingError(Code.INVALID_ARGUMENT, f"variant {variant.name}: no output {missing[0]}")
         log.info("modelserver.variant", path=str(path), variant=variant.name)
-        return NetworkProgram(manifest.signature, definition, network, photos=form is not None)
+        return NetworkProgram(manifest.signature, definition, network, variant.name, photos=form is not None)
 
 
 class NetworkProgram:
@@ -87,15 +87,23 @@ class NetworkProgram:
         name: of the signature.
         definition: the signature, as in the SavedModel.
         network: computes its outputs.
+        variant: its name.
         photos: whether its input is encoded photos.
     """
 
     def __init__(
-        self, name: str, definition: messages.SignatureDef, network: Network, *, photos: bool
+        self,
+        name: str,
+        definition: messages.SignatureDef,
+        network: Network,
+        variant: str,
+        *,
+        photos: bool,
     ) -> None:
         # Other signatures are not listed: without the graph nothing answers them.
         self.signature_defs = {name: definition}
         self._signature: Signature = signature_of(definition)
+        self.variant = variant
         self._network = network
         self._photos = photos
 

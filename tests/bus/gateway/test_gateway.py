@@ -151,7 +151,7 @@ async def test_a_request_that_goes_on_does_not_hold_up_the_end():
     writer.write(f"POST /up/{NODE}/sample HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\n{{".encode())
     await eventually(lambda: uplink._receiving == 1)
     serving.cancel()
-    async with asyncio.timeout(6):
+    async with asyncio.timeout(30):  # aiohttp alone would wait 60 s for the client
         await asyncio.gather(serving, return_exceptions=True)
     writer.close()
 

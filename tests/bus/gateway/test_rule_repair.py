@@ -76,7 +76,7 @@ def test_only_rules_that_may_not_work_are_probed(worked_at, expected):
         ([], ROUTES, set()),
     ],
 )
-def test_the_way_down_is_told_from_rules(silent, carrying, expected):
+def test_the_way_down_is_distinguished_from_rules(silent, carrying, expected):
     """It does not work if messages come by a Rule whose probe does not return, and no probe does."""
     assert nodes_without_downlink(ROUTES, silent, carrying.__contains__) == expected
 

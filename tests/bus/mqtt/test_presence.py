@@ -38,6 +38,15 @@ def test_g7_a_long_reason_is_cut_to_the_limit_of_the_contract():
     assert presence.is_own(encode(STATUS, presence.status(Counters())))
 
 
+def test_a_reason_may_quote_anything():
+    """Bytes of a foreign answer that are no text are escaped; the Status is a valid message."""
+    presence = Presence("edge-1", "pi-1")
+    presence.degrade("camera", "camera x answered 500 \udcff\x1b[31m")
+    status = presence.status(Counters())
+    assert status.reason == "camera x answered 500 \\udcff\\x1b[31m"
+    assert presence.is_own(encode(STATUS, status))
+
+
 async def test_a_component_whose_work_is_done_leaves_no_status(address):
     """Such as the controller of a rollout that has ended: nothing is offline that somebody should start."""
     listener = Bus(address, transient_client_id("listener"))
@@ -47,11 +56,3 @@ async def test_a_component_whose_work_is_done_leaves_no_status(address):
             bus.finish()
         while (await statuses.get()).payload:
             continue
-
-
-def test_bytes_that_are_no_text_do_not_keep_a_status_back():
-    """A name of a file, or what a camera answers, need not be UTF-8: it is shown with question marks."""
-    presence = Presence("pi", "edge")
-    presence.degrade("camera", "cannot read caf\udce9.jpg")
-    assert presence.degraded_reason() == "cannot read caf?.jpg"
-    assert presence.is_own(encode(STATUS, presence.status(Counters())))

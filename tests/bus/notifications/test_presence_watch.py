@@ -24,7 +24,7 @@ def test_a_node_is_silent_once_and_then_back():
     assert texts(watch, 1000) == []
 
 
-def test_an_offline_node_is_told_with_its_reason():
+def test_an_offline_node_is_notified_with_its_reason():
     """Its time runs from the last sign of life; a short outage is not reported."""
     watch = PresenceWatch(300)
     watch.take(status(), 0)

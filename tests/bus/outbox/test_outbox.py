@@ -11,7 +11,7 @@ from bus.outbox.outbox import Outbox, OutboxFullError
 from bus.outbox.overdue import report_overdue
 from bus.outbox.sqlite import Database, StorageError
 from schemas.errors import TransientError
-from tests.conftest import eventually, fill
+from tests.conftest import DEADLINE_S, eventually, fill
 
 FAST = OutboxLimits(resend_first_s=0.02, resend_cap_s=0.05, window=4)
 
@@ -222,10 +222,12 @@ async def test_a_dropped_message_is_not_sent_meanwhile(tmp_path):
             await outbox.put(name, "t", name.encode())
         await eventually(lambda: receiver.payloads() == {b"sent"})
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(outbox.mark_answered("sent", lambda _: busy.set() or answering.wait(10)))
+            tasks.create_task(
+                outbox.mark_answered("sent", lambda _: busy.set() or answering.wait(DEADLINE_S))
+            )
             await eventually(busy.is_set)
             tasks.create_task(outbox.put("c", "t", b"c"))
-            tasks.create_task(outbox._database.run(lambda _: deleting.wait(10)))
+            tasks.create_task(outbox._database.run(lambda _: deleting.wait(DEADLINE_S)))
             await eventually(lambda: outbox._database._jobs.qsize() == 2)
             answering.set()
             await eventually(lambda: len(receiver.sent) == 2)

@@ -19,12 +19,13 @@ def delivery(payload: bytes, node: str = NODE) -> Delivery[Sample]:
 
 def test_sample_becomes_a_row_with_all_fields():
     """Every field of a sample is in the row but its harvest time and its trace."""
-    sent = sample(1, embedding=b"\0\0\x80?", taken_at_ms=5, group="door")
+    sent = sample(1, embedding=b"\0\0\x80?", taken_at_ms=5, group="door", variant="int8")
     rows, dead_letters, _ = validate_samples([delivery(encode(SAMPLE, sent))])
     row = rows[photo_id(1)]
     assert dead_letters == []
     assert (row.edge_label, row.device_group, row.received_at_ms > 0) == (sent.label, sent.group, True)
-    same = set(Sample.__struct_fields__) - {"label", "group", "harvested_at_ms", "trace"}
+    assert row.model_variant == "int8"
+    same = set(Sample.__struct_fields__) - {"label", "group", "variant", "harvested_at_ms", "trace"}
     assert {name: getattr(row, name) for name in same} == {name: getattr(sent, name) for name in same}
 
 

@@ -52,7 +52,7 @@ def test_more_labels_narrow_the_interval_of_the_gain():
     """Few labels give a wide interval, which is not shown; many a narrow one."""
     few, many = (learning_curve(*drawn(n, 1, 0.7), ["pi-1"] * n, seed=0) for n in (30, 200))
     assert few.gain.high - few.gain.low > many.gain.high - many.gain.low
-    assert (few.gain.is_told, many.gain.is_told) == (False, True)
+    assert (few.gain.is_narrow, many.gain.is_narrow) == (False, True)
     assert many.points[-1].accuracy > many.points[0].accuracy
     assert [point.labels for point in many.points][::4] == [10, 160]
 

@@ -8,6 +8,7 @@ from cloud.dataset.store import Label, Row, Store
 from cloud.evaluation.audit_set import AuditedPhoto
 from cloud.evaluation.live_accuracy import (
     audit_stats_by_group,
+    audit_stats_by_variant,
     audit_stats_by_version,
     audited_photos,
     count_neither,
@@ -44,6 +45,25 @@ def test_only_audited_photos_with_a_human_label_count(tmp_path):
     two = audited_photos(store, 2)
     assert {(photo.edge_label, photo.human_label) for photo in two} == {("dog", "cat"), ("cat", "cat")}
     assert two[0] == AuditedPhoto(two[0].edge_label, "cat", two[0].confidence, None)
+
+
+def test_variants_of_a_version_have_their_own_audits(tmp_path):
+    """Where edges of a version serve several variants; an older row, or one of the graph, has no name."""
+    store = Store.open(tmp_path / "dataset")
+    answers = [
+        (1, "cat", "int8"),
+        (1, "dog", "int8"),
+        (1, "cat", "float32"),
+        (1, "cat", ""),
+        (1, "cat", None),
+    ]
+    answers += [(2, "cat", "int8")]
+    rows = [row(n, version, label, model_variant=name) for n, (version, label, name) in enumerate(answers)]
+    store.upsert(rows)
+    store.label([Label(photo_id=one.photo_id, label="cat", by="ann", at_ms=1) for one in rows])
+    assert audit_stats_by_variant(store) == {
+        1: {"": audit(2, 2), "float32": audit(1, 1), "int8": audit(2, 1)}
+    }
 
 
 def test_a_photo_of_neither_class_is_not_a_mistake(tmp_path):

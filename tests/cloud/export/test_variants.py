@@ -1,6 +1,8 @@
 """The LiteRT part of a version: a quantized network with its own head, and removing variants."""
 
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +16,31 @@ from cloud.export.saved_model import export_saved_model, warmup_photos
 from cloud.export.serving_module import Model
 from cloud.export.v1_loader import SavedModel
 from cloud.export.variants import INT8_FILES, Quantization, remove_variants
-from cloud.modeling.backbones import XCEPTION_SMALL
 from cloud.modeling.linear_head import Head
 from cloud.modeling.novelty import fit_novelty
 from cloud.registry.variant_evaluation import evaluate_variants
 from schemas.litert import EXTRA_ASSETS, MANIFEST_FILE, Manifest, read_manifest
+from tests.cloud.tiny import TINY, build
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*"),
 ]
 
 CLASSES = ("dawn", "dusk")
+WIDE = replace(TINY, name="wide", embedding_dim=384, build=partial(build, (32, 96)))
+"""Wide enough that its weights are most of its file."""
 
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory, make_example: Any) -> Path:
     """A version with both variants, calibrated on the photos that `make_example` draws."""
     keras.utils.set_random_seed(0)
-    network, draw = XCEPTION_SMALL.build(), np.random.default_rng(0)
+    network, draw = WIDE.build(), np.random.default_rng(0)
     photos = [make_example(label, seed).image for label in CLASSES for seed in range(8)]
-    head = Head(draw.normal(size=(XCEPTION_SMALL.embedding_dim, 2)) * 20, np.zeros(2))
-    novelty = fit_novelty(draw.uniform(size=(20, XCEPTION_SMALL.embedding_dim)))
+    head = Head(draw.normal(size=(WIDE.embedding_dim, 2)) * 20, np.zeros(2))
+    novelty = fit_novelty(draw.uniform(size=(20, WIDE.embedding_dim)))
     path = tmp_path_factory.mktemp("exported") / "1"
-    model = Model(XCEPTION_SMALL, network, head, 1.0, CLASSES, novelty)
+    model = Model(WIDE, network, head, 1.0, CLASSES, novelty)
     with export_saved_model(model, path, tflite=True, quantization=Quantization(photos)):
         pass
     return path
@@ -88,11 +91,11 @@ def test_a_quantized_network_of_an_earlier_version_is_kept(
     """It is written as it is, with a head that is fitted to it: a release then moves the head alone."""
     quantized = (version / EXTRA_ASSETS / INT8_FILES[0]).read_bytes()
     keras.utils.set_random_seed(0)
-    network, draw = XCEPTION_SMALL.build(), np.random.default_rng(1)
+    network, draw = WIDE.build(), np.random.default_rng(1)
     photos = [make_example(label, seed).image for label in CLASSES for seed in range(90, 98)]
-    head = Head(draw.normal(size=(XCEPTION_SMALL.embedding_dim, 2)) * 20, np.zeros(2))
-    novelty = fit_novelty(draw.uniform(size=(20, XCEPTION_SMALL.embedding_dim)))
-    model = Model(XCEPTION_SMALL, network, head, 1.0, CLASSES, novelty)
+    head = Head(draw.normal(size=(WIDE.embedding_dim, 2)) * 20, np.zeros(2))
+    novelty = fit_novelty(draw.uniform(size=(20, WIDE.embedding_dim)))
+    model = Model(WIDE, network, head, 1.0, CLASSES, novelty)
     quantization = Quantization(photos, quantized)
     with export_saved_model(model, tmp_path / "2", tflite=True, quantization=quantization):
         pass

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cloud.modeling.backbone_names import NAMES
 from cloud.modeling.backbones import (
     BACKBONES,
     COMPACT,
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|
 
 def test_the_registry_knows_each_backbone_by_its_name() -> None:
     """A backbone is found by its name, and an unknown name is answered with the known ones."""
+    assert tuple(BACKBONES) == NAMES
     assert all(get_backbone(name).name == name for name in BACKBONES)
     with pytest.raises(
         BackboneUnavailableError, match=r"xception, xception-small, compact, efficientnet-lite0.*'resnet'"

@@ -18,7 +18,7 @@ from schemas.pixels import decode_photo
 from tests.pictures.comparison import compare
 from tests.pictures.exif import exif_data
 from tests.pictures.mutations import mutated
-from tests.pictures.odd import encoded, odd_pictures, scene
+from tests.pictures.odd import encoded, managed_pictures, odd_pictures, scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(tensorflow|keras|numpy|google).*")
 
@@ -52,6 +52,13 @@ def test_odd_pictures_are_the_same_in_graph_and_pillow(name: str, graph: Graph) 
     pixels = np.asarray(decode_photo(image).picture).astype(int)
     assert np.abs(graph(image).astype(int) - pixels).max() <= 1
     assert int(read_orientation(tf.constant(image))) == inspect_image(image).orientation
+
+
+@pytest.mark.parametrize("name", dict(managed_pictures()))
+def test_the_graph_applies_no_profile(name: str, graph: Graph) -> None:
+    """A client may send one to any model server, and the training had the numbers of the file."""
+    image = dict(managed_pictures())[name]
+    assert (graph(image) == graph(normal_form(image))).all()
 
 
 @pytest.mark.parametrize("name", exif_data())

@@ -48,7 +48,7 @@ CONFIG = TrainerConfig(
 async def run(step: Step, folder) -> str:
     """Run a step in the real worker and return its output."""
     with (folder / "lock").open("w") as lock:
-        await run_in_process(WORKER, step, inherit=lock.fileno(), output=folder / "log", timeout_s=60)
+        await run_in_process(WORKER, step, inherit=lock.fileno(), output=folder / "log", timeout_s=DEADLINE_S)
     return (folder / "log").read_text()
 
 
@@ -150,5 +150,5 @@ async def test_a_worker_that_does_not_read_its_step_is_no_error(tmp_path):
             TeachStep(dataset="d" * 100_000, cache="c", backbones=()),
             inherit=lock.fileno(),
             output=tmp_path / "log",
-            timeout_s=60,
+            timeout_s=DEADLINE_S,
         )

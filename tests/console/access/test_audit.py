@@ -87,7 +87,7 @@ def test_each_difference_of_the_accounts_has_an_action(before, now, expected):
     assert list(changes(before, now)) == expected
 
 
-def test_what_is_taken_back_is_told_by_its_photos(console):
+def test_what_is_taken_back_is_named_by_its_photos(console):
     """As the label was; an attempt that came too late changes nothing and is not recorded."""
     desk, ada = console.shown.desk, Visitor("Ada", "reviewer", "session")
     photo = console.call(desk.next_photos(ada, 1))[0].photo_id

@@ -24,13 +24,15 @@ def book():
     return Phrasebook(TEMPLATES, CHINESE)
 
 
-@pytest.mark.parametrize("template", sorted(set(sentences())))
-def test_every_sentence_of_a_component_is_found_again(book, template):
+def test_every_sentence_of_a_component_is_found_again(book):
     """With any values: what was said as text is translated as if its template had been there."""
-    names = dict.fromkeys(PLACE.findall(template))
-    values = {name: f"x{at}" for at, name in enumerate(names)}
-    said = book.said(template % values if values else template)
-    assert said == (CHINESE(template) % values if values else CHINESE(template))
+    templates = set(sentences())
+    assert len(templates) > 400
+    for template in sorted(templates):
+        names = dict.fromkeys(PLACE.findall(template))
+        values = {name: f"x{at}" for at, name in enumerate(names)}
+        said = book.said(template % values if values else template)
+        assert said == (CHINESE(template) % values if values else CHINESE(template)), template
 
 
 def test_a_sentence_is_said_with_the_sentences_in_it(book):

@@ -49,6 +49,8 @@ STREAMS = {
     "a boundary that is not UTF-8": ("fr\udce4me", parts(b"--fr\xe4me\r\n" + LENGTH)),
     "a boundary with a semicolon": ("fr;ame", parts(b"--fr;ame\r\n" + LENGTH)),
     "rubbish between parts": ("frame", parts(b"--frame\r\n" + LENGTH, b"\r\n\0rubbish\xff\r\n")),
+    "lengths of zero": ("frame", parts(b"--frame\r\nContent-Length: 0\r\n\r\n") + b"--frame--\r\n"),
+    "lengths that cut": ("frame", parts(b"--frame\r\nContent-Length: 200\r\n\r\n") + b"--frame--\r\n"),
 }
 
 

@@ -18,7 +18,9 @@ from schemas.policy_rules import Caps, HarvestRules
 from schemas.topics import SAMPLE
 from tests.nodes import NODE, photo, photo_id, truncated
 
-SURE = Prediction("pets", 3, {"cat": 0.95, "dog": 0.05}, b"\0\0\x80?", novelty=0.5, temperature=2.0)
+SURE = Prediction(
+    "pets", 3, {"cat": 0.95, "dog": 0.05}, b"\0\0\x80?", novelty=0.5, temperature=2.0, variant="int8"
+)
 BETWEEN = Prediction("pets", 3, {"cat": 0.895, "dog": 0.105}, b"")
 
 
@@ -50,7 +52,7 @@ async def test_a_sample_carries_what_the_cloud_needs(outbox):
     assert (sample.photo_id, sample.device, sample.taken_at_ms) == (photo_id(1), "pi-1", 5)
     assert (sample.width, sample.height, sample.lane, sample.label) == (400, 320, "auto", "cat")
     assert (sample.scores, sample.model, sample.model_version) == (SURE.scores, "pets", 3)
-    assert sample.embedding == SURE.embedding
+    assert (sample.embedding, sample.variant) == (SURE.embedding, "int8")
     assert (sample.raw_confidence, sample.margin) == (SURE.raw_confidence, SURE.margin)
     assert (sample.entropy, sample.novelty, sample.inclusion) == (SURE.entropy, 0.5, None)
 
@@ -178,7 +180,7 @@ def half_grey(number: int) -> bytes:
     return image[: start + (len(image) - start) // 2] + b"\xff\xd9"
 
 
-async def test_damage_is_told_while_a_cap_is_exhausted(outbox):
+async def test_damage_is_reported_while_a_cap_is_exhausted(outbox):
     """The answer says that a photo is damaged whatever the harvest does with it."""
     sampler = Sampler(HarvestRules(caps=Caps(per_minute=0)), outbox)
     hashes = await sampler.hash_photos([(half_grey(1), "a"), (photo(2, kind="PNG"), "a"), (photo(3), "b")])

@@ -295,7 +295,7 @@ async def test_an_edge_without_models_dir_tells_why_a_release_is_not_served(conf
         await eventually(lambda: "models_dir" in (seen.newest().reason or ""))
 
 
-async def test_a_models_dir_that_cannot_be_written_is_told(config, release, bundles, tmp_path):
+async def test_a_models_dir_that_cannot_be_written_is_reported(config, release, bundles, tmp_path):
     """Event and Status have the folder's fault, and do not blame the bundle's source."""
     (tmp_path / "file").touch()
     config = structs.replace(config, models_dir=str(tmp_path / "file/models"))

@@ -146,7 +146,7 @@ async def test_a_historical_photo_that_must_wait_holds_up_no_live_one():
     arrive(queue, slow)
     decoding = await queue.next_batch(16, 1)
     arrive(queue, old)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         for number in range(2, 22):
             arrive(queue, entry(number, "calm"))
             assert await answer_batch(queue) == [("calm", number)]

@@ -16,8 +16,10 @@ from edge.serving.client import (
     ModelOutputError,
     ModelUnavailableError,
     Predictor,
+    _variant,
     to_served_model,
 )
+from schemas.litert import VARIANT_METADATA
 from schemas.messages import ServedModel
 from tests.conftest import DEADLINE_S, ROOT
 from tests.nodes import photo, truncated
@@ -70,6 +72,16 @@ async def test_all_other_failures_are_transient(serving, own_serving):
         with pytest.raises(ModelUnavailableError, match="DEADLINE_EXCEEDED"):
             await predictor.predict([photo(1)])
         own_serving.resume()
+
+
+@pytest.mark.parametrize(
+    ("sent", "variant"),
+    [((), ""), ("int8", "int8"), ("Int 8", ""), ("", ""), ("x" * 65, ""), ("int8\n", "")],
+)
+def test_a_variant_has_a_name_that_the_contract_allows(sent, variant):
+    """Whatever a server sends: the collector would refuse a sample with another one."""
+    metadata = grpc.aio.Metadata(*([(VARIANT_METADATA, sent)] if sent else []))
+    assert _variant(metadata) == variant
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
@@ -164,11 +176,11 @@ def test_no_version_at_all_is_absent():
 
 
 def test_a_fresh_interpreter_loads_no_tensorflow():
-    """The whole edge, gRPC stubs included, leaves TensorFlow out of the process."""
+    """The whole edge, gRPC stubs included, leaves out TensorFlow, and what few sites need."""
     script = (
-        "import sys, edge.service; loaded = [name for name in sys.modules if name.split('.')[0] in "
-        "('tensorflow', 'keras', 'numpy')]; print(loaded); "
-        "assert not any(m in loaded for m in ('tensorflow', 'keras', 'tensorflow.python', 'numpy'))"
+        "import sys, edge.service; from schemas.distribution import version; version(); "
+        "loaded = {'tensorflow', 'keras', 'numpy', 'fsspec', 'importlib.metadata'} & sys.modules.keys(); "
+        "sys.exit(', '.join(loaded) if loaded else 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=180, check=False

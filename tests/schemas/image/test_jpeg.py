@@ -38,6 +38,15 @@ def test_fill_bytes_are_part_of_the_next_marker():
     assert inspect_image(at_segment(PLAIN, 0xC0, b"\xff" * 9)).exact
 
 
+@pytest.mark.parametrize(("marker", "body"), [(0xE0, b"JFIF\x00"), (0xE0, b"JFIF"), (0xEE, b"Adobe")])
+def test_a_colour_segment_that_is_too_short_is_left_out(marker, body):
+    """It means nothing to libjpeg, and viewers show the picture; Pillow refuses it."""
+    segment = bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2) + body
+    image = PLAIN[:2] + segment + PLAIN[2:]
+    assert not inspect_image(image).exact
+    assert normal_form(image) == normal_form(PLAIN)
+
+
 def test_a_decoy_behind_ff_00_is_not_the_frame_header():
     """The size is that of the frame which libjpeg decodes, wherever another one is hidden."""
     frame = next((start, end) for start, end in segments(PLAIN) if PLAIN[start + 1] == 0xC0)

@@ -1,17 +1,18 @@
 """Rules of schemas/pixels/decoding.py: what the pixels of a photo are, and what damage is."""
 
 import io
+import random
 import subprocess
 import sys
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from schemas.image import ImageError
+from schemas.image import ImageError, inspect_image
 from schemas.image.exif import EXIF_HEADER, orientation_only
 from schemas.pixels import decode_photo, decoding
 from tests.conftest import ROOT
-from tests.pictures.odd import ORIENTATIONS, encoded, odd_pictures, png, scene, segments
+from tests.pictures.odd import ORIENTATIONS, encoded, managed_pictures, odd_pictures, png, scene, segments
 
 PHOTO = encoded(scene((160, 120)), quality=95)
 
@@ -93,6 +94,15 @@ def test_16_bits_are_scaled_and_not_clipped():
     assert list(grey.crop((0, 0, 64, 1)).tobytes()) == [value * 900 >> 8 for value in range(64)]
 
 
+@pytest.mark.parametrize("name", dict(managed_pictures()))
+def test_colours_are_the_numbers_of_the_file(name):
+    """Whatever a profile, gamma or chromaticities say; they are kept, for people who look at the photo."""
+    image = dict(managed_pictures())[name]
+    plain = encoded(scene(), "JPEG" if name.startswith("jpeg") else "PNG")
+    assert inspect_image(image).exact
+    assert decode_photo(image).picture.tobytes() == decode_photo(plain).picture.tobytes()
+
+
 def test_transparent_pixels_are_white():
     """Whatever colour is hidden behind them."""
     hidden = Image.new("RGBA", (4, 4), (10, 200, 30, 0))
@@ -145,6 +155,18 @@ def test_a_lost_restart_interval_is_damage(lost):
     last = image.index(bytes([0xFF, 0xD1 + lost]), first)
     assert decode_photo(image).damaged is None
     assert decode_photo(image[:first] + image[last:]).damaged is not None
+
+
+def test_an_arithmetic_jpeg_may_be_large():
+    """Pillow alone decodes one of more than 64 KiB as the others do; by pieces libjpeg could not."""
+    tables = b"\xff\xd8\xff\xdb\x00\x43\x00" + bytes([8]) * 64
+    frame = b"\xff\xca\x00\x0b\x08\x00\x64\x00\x64\x01\x01\x11\x00"
+    # So that a piece of 64 KiB ends a few bytes behind the header of the last scan.
+    data = random.Random(1).randbytes(100_000).replace(b"\xff", b"\x7f")[:65_500]
+    dc, ac = (b"\xff\xda\x00\x08\x01\x01\x00" + bytes(band) + b"\x00" + data for band in ((0, 0), (1, 63)))
+    large = b"".join((tables, frame, dc, ac * 4, b"\xff\xd9"))
+    alone = decode_photo(large, warn=False).picture
+    assert alone.tobytes() == decode_photo(large).picture.tobytes()
 
 
 def test_unusual_sampling_is_no_damage():

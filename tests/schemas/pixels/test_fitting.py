@@ -2,14 +2,17 @@
 
 import importlib
 import io
+import math
 import random
+import struct
 
 import pytest
 from PIL import Image
 
 from schemas.image import ImageError, ImageLimits, inspect_image, normal_form
 from schemas.image.exif import EXIF_HEADER, orientation_only
-from schemas.pixels import MAX_SIDE_PX, SOURCE_LIMITS, decode_photo, fit_photo
+from schemas.pixels import MAX_SIDE_PX, SOURCE_LIMITS, decode_photo, fit_photo, open_photo
+from tests.pictures.exif import grey_tiff
 from tests.pictures.odd import encoded, odd_pictures, scene
 
 LIMIT = 60_000
@@ -91,6 +94,44 @@ def test_a_thermal_tiff_is_no_white_picture(mode):
     pixels = decode_photo(fit_photo(encoded(deep, "TIFF"))).picture.convert("L")
     low, high = pixels.getextrema()
     assert (low < 10, 230 < high <= 255) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("bits", "white_is_zero"), [(12, False), (16, False), (16, True), (32, False), (32, True)]
+)
+def test_levels_of_a_tiff_are_as_it_says(bits, white_is_zero):
+    """12 bits are no dark 16, and where zero is white the picture is no negative."""
+    most = (1 << min(bits, 16)) - 1
+    row = [most * column // 63 for column in range(64)]
+    if bits == 12:
+        packed = b"".join((row[at] << 12 | row[at + 1]).to_bytes(3) for at in range(0, 64, 2))
+    else:
+        packed = struct.pack(f"<64{'H' if bits == 16 else 'f'}", *row)
+    image = grey_tiff((64, 8), bits, packed * 8, white_is_zero=white_is_zero)
+    levels = decode_photo(fit_photo(image)).picture.convert("L").crop((0, 4, 64, 5)).tobytes()
+    wanted = range(255, -1, -1) if white_is_zero else range(256)
+    assert [abs(level - wanted[255 * at // 63]) < 4 for at, level in enumerate(levels)] == [True] * 64
+
+
+def test_a_float_picture_may_have_gaps():
+    """Values that are no number, as thermal cameras write them, are black, and the others have all levels."""
+    values = [math.nan, math.inf, -math.inf, 20.0, 30.0, 25.0, math.nan, 20.0]
+    image = grey_tiff((8, 8), 32, struct.pack("<8f", *values) * 8)
+    levels = open_photo(image).picture.convert("L").crop((0, 0, 8, 1)).tobytes()
+    assert list(levels) == [0, 255, 0, 0, 255, 127, 0, 0]
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_a_bmp_whose_fourth_byte_is_not_used_is_no_white_picture(alpha):
+    """Programs leave it zero, and viewers show the colours."""
+    pixels = b"".join(bytes([200, 30, 10 * column, alpha]) for column in range(8)) * 8
+    masks = b"".join(mask.to_bytes(4, "little") for mask in (0xFF0000, 0xFF00, 0xFF, 0xFF000000))
+    head = struct.pack("<IiiHHIIiiII", 108, 8, 8, 1, 32, 3, len(pixels), 0, 0, 0, 0) + masks
+    offset = 14 + 108
+    image = (
+        struct.pack("<2sIHHI", b"BM", offset + len(pixels), 0, 0, offset) + head.ljust(108, b"\0") + pixels
+    )
+    assert open_photo(image).picture.getpixel((7, 0)) == (70, 30, 200)
 
 
 def test_heic_is_converted():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -273,6 +274,34 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, name: str, reason: 
     path = write(tmp_path / name, '{"x": 1}')
     with pytest.raises(PermanentError, match=reason), source_entries(str(path), SourceOptions()):
         pass
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Whatever its name, also that of a list of pictures; as the source it is refused."""
+    place(tmp_path, "train/cat/1.jpg", "test/dog/2.jpg")
+    lists = (
+        "metadata.csv",
+        "metadata.jsonl",
+        "labels.csv",
+        "a.tsv",
+        "coco.json",
+        "annotations.xml",
+        "x.parquet",
+    )
+    for name in (*lists, "pipe", "train/pipe", "train/metadata.csv", "train/cat/pipe", "data/x.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    with source_entries(str(tmp_path), SourceOptions()) as entries:
+        assert {entry.name for entry in entries if isinstance(entry, Item)} == {
+            "train/cat/1.jpg",
+            "test/dog/2.jpg",
+        }
+    for name in lists:
+        with (
+            pytest.raises(PermanentError, match="neither a folder nor a regular file"),
+            source_entries(str(tmp_path / name), SourceOptions()),
+        ):
+            pass
 
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:

@@ -27,10 +27,11 @@ def output(*rows: list[float]) -> BatchOutput:
 
 def test_each_photo_of_a_batch_gets_its_own_row():
     """Row n of the output belongs to photo n, score k to class k."""
-    batch = replace(output([0.75, 0.25], [0.125, 0.875]), novelties=[0.5, math.nan])
+    batch = replace(output([0.75, 0.25], [0.125, 0.875]), novelties=[0.5, math.nan], variant="int8")
     predictions = to_predictions("pets", batch, ("cat", "dog"), 2.0)
     assert [(one.label, one.confidence) for one in predictions] == [("cat", 0.75), ("dog", 0.875)]
     assert [(one.novelty, one.temperature) for one in predictions] == [(0.5, 2.0), (1e6, 2.0)]
+    assert [results.ok(PHOTO, one, "auto", 0.0).variant for one in predictions] == ["int8", "int8"]
 
 
 def test_a_result_has_the_measures_of_uncertainty():

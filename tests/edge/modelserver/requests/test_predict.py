@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from edge.serving.client import Predictor
+from schemas.litert import FLOAT32
 from tests.conftest import DEADLINE_S
 
 
@@ -48,6 +50,13 @@ def test_inputs_may_be_content_or_values(client: Any) -> None:
     repeated = tf.make_tensor_proto([8.0])
     repeated.tensor_shape.dim[0].size = 3
     assert client.half("half", repeated) == [6.0, 6.0, 6.0]
+
+
+@pytest.mark.own_process
+async def test_an_answer_tells_its_variant(server: Any, runtime: str, jpeg: bytes) -> None:
+    """By name in the trailing metadata, which clients may leave unread; a graph has none."""
+    async with Predictor(f"127.0.0.1:{server.port}", "pets") as predictor:
+        assert (await predictor.predict([jpeg])).variant == {"litert": FLOAT32}.get(runtime, "")
 
 
 def test_output_filter_selects_the_outputs(client: Any) -> None:
