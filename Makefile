@@ -96,7 +96,7 @@ test-compose: $(READY) ## start everything of deploy/compose and use it; needs r
 	$(BIN)/uv pip install --quiet --python .cache/podman-compose podman-compose==1.6.0
 	PATH="$(CURDIR)/.cache/podman-compose/bin:$$PATH" $(BIN)/python -m pytest -m compose tests/deploy/compose $(ARGS)
 
-test-wheel: $(READY) ## install the wheel with each extra in an environment of its own; downloads 1 GB
+test-wheel: $(READY) ## install the wheel with each extra in an environment of its own, and use it; downloads 3 GB
 	$(BIN)/python -m pytest -m wheel tests/deploy $(ARGS)
 
 test-clients: $(READY) ## run the examples in other languages whose toolchain is here; downloads their libraries

@@ -11,6 +11,7 @@ from bus import config, log
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.session import connected
 from cli import options, run_service
+from cli.examples import examples_of
 from cli.output import print_line
 from schemas.errors import PermanentError
 
@@ -20,13 +21,21 @@ if TYPE_CHECKING:
     from bus.gateway.rule_check import Verifier
 
 _GATEWAY = "http://gateway.gleaner.svc:8480"
+_STEPS = {
+    "render": "write RuleEndpoints and Rules as YAML",
+    "verify": "probe each Rule, and recreate those that do not work",
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the subcommands and their options."""
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-    _declare_render(steps.add_parser("render", help="write RuleEndpoints and Rules as YAML"))
-    _declare_verify(steps.add_parser("verify", help="probe each Rule, and recreate those that do not work"))
+    render, verify = (
+        steps.add_parser(name, help=summary, epilog=examples_of(f"deploy {name}"))
+        for name, summary in _STEPS.items()
+    )
+    _declare_render(render)
+    _declare_verify(verify)
 
 
 def _declare_render(parser: ArgumentParser) -> None:

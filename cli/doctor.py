@@ -16,7 +16,7 @@ from cli import exit_codes, options, run_service
 from cli.doctor_checks import Checks
 from cli.doctor_machine import machine_findings
 from cli.fleet import nodes_of
-from cli.output import print_line
+from cli.output import OutputError, print_line
 from schemas.distribution import DISTRIBUTION
 from schemas.messages import Status
 from schemas.topics import HANDLERS
@@ -48,13 +48,23 @@ def run(arguments: Namespace) -> int:
 
 
 async def _check_all(arguments: Namespace) -> bool:
-    all_passed = True
+    all_passed, unwritable = True, None
     async for finding in _findings(arguments):
-        print_line(f"{'ok  ' if finding.passed else 'FAIL'} {finding.subject}: {finding.found}")
-        if not finding.passed:
-            all_passed = False
-            print_line(f"     → {finding.advice}")
+        all_passed = all_passed and finding.passed
+        try:
+            _print(finding)
+        except (OutputError, BrokenPipeError) as error:
+            # Raised at the end only: a generator that is left in the middle closes its connection too late.
+            unwritable = unwritable or error
+    if unwritable is not None:
+        raise unwritable
     return all_passed
+
+
+def _print(finding: Finding) -> None:
+    print_line(f"{'ok  ' if finding.passed else 'FAIL'} {finding.subject}: {finding.found}")
+    if not finding.passed:
+        print_line(f"     → {finding.advice}")
 
 
 async def _findings(arguments: Namespace) -> AsyncIterator[Finding]:

@@ -24,6 +24,7 @@ from schemas.topics import CLOUD, EVENT, PHOTO, RESULT, STATUS
 
 T = TypeVar("T")
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SYS_VERSION = "$SYS/broker/version"
 _SYS_DROPPED = "$SYS/broker/publish/messages/dropped"
 
@@ -47,6 +48,14 @@ class Checks:
         self._sys_version = self.bus.subscribe_raw(_SYS_VERSION, optional=True)
         self._sys_dropped = self.bus.subscribe_raw(_SYS_DROPPED, optional=True)
 
+    def _way_to_broker(self, address: str) -> str:
+        if self._broker.host in _LOOPBACK:
+            return "start one with 'gleaner broker', or set --config or --broker, --username and --ca"
+        return (
+            f"check that {address} is right and that its broker listens for other machines, which that of "
+            "'gleaner broker' does not"
+        )
+
     async def broker(self) -> Finding:
         """Check that the broker can be reached."""
         address = f"{self._broker.host}:{self._broker.port}"
@@ -56,7 +65,7 @@ class Checks:
             return failed(
                 "broker",
                 f"no connection to {address} in {self._timeout_s:g} s: {self.bus.last_error}",
-                "start one with 'gleaner broker', or set --config or --broker, --username and --ca",
+                self._way_to_broker(address),
             )
         reported = await self.within(self._sys_version.get())
         kind = reported.payload.decode(errors="replace") if reported else "unknown version"

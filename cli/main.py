@@ -9,6 +9,7 @@ from typing import Protocol
 
 from bus.mqtt.errors import PublishRefusedError
 from cli import exit_codes, output
+from cli.examples import examples_of
 from cli.extras import missing_package
 from cli.output import OutputError, print_error, print_line
 from cli.parser import Parser
@@ -105,7 +106,9 @@ def parser_of(name: str) -> tuple[ArgumentParser, Command]:
     """Import a subcommand; return its parser and its module."""
     command = command_of(name)
     assert command is not None
-    parser = Parser(prog=f"gleaner {name}", description=command.__doc__, allow_abbrev=False)
+    parser = Parser(
+        prog=f"gleaner {name}", description=command.__doc__, epilog=examples_of(name), allow_abbrev=False
+    )
     command.add_arguments(parser)
     return parser, command
 

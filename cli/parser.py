@@ -2,16 +2,27 @@
 
 import itertools
 import sys
-from argparse import Action, ArgumentError, ArgumentParser, Namespace
+from argparse import Action, ArgumentError, ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from cli.examples import HEADING
 from schemas.suggest import did_you_mean
 from schemas.text import escaped
 
 
+class Formatter(HelpFormatter):
+    """Leaves examples as they are written; all other texts are filled."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(HEADING) else super()._fill_text(text, width, indent)
+
+
 class Parser(ArgumentParser):
     """A parser with such suggestions; what was typed is printed escaped, and sub-commands inherit both."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": Formatter, **settings})
 
     def parse_args(  # type: ignore[override]  # without the overloads for foreign namespaces
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None

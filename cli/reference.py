@@ -1,7 +1,7 @@
 """Generate the reference in Markdown: topics, messages, commands and configuration."""
 
 import re
-from argparse import ArgumentParser, HelpFormatter, _SubParsersAction
+from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,6 +13,7 @@ from bus.notifications.config import NotifyConfig
 from bus.observability import metric_catalogue
 from cli import catalogue
 from cli.main import COMMANDS, parser_of
+from cli.parser import Formatter
 from cloud.collector.config import CollectorConfig
 from cloud.retraining.config import TrainerConfig
 from console.config import ConsoleConfig
@@ -200,5 +201,5 @@ def _steps(parser: ArgumentParser) -> Iterator[tuple[str, ArgumentParser]]:
 def _help(parser: ArgumentParser) -> str:
     """Return the help of a command, 100 columns wide."""
     # A fixed width: otherwise the reference would depend on the terminal that generates it.
-    parser.formatter_class = partial(HelpFormatter, width=100)
+    parser.formatter_class = partial(Formatter, width=100)
     return re.sub(r" +\n", "\n", parser.format_help())

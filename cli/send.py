@@ -13,6 +13,7 @@ import msgspec
 
 from bus import log
 from bus.backoff import backoff
+from bus.mqtt import session
 from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Subscription
@@ -118,8 +119,9 @@ class _Sender:
 
     async def run(self, files: list[Path]) -> int:
         started = time.monotonic()
+        connect_s = min(self._timeout_s, session.CONNECT_S)  # a wrong password gets no better by waiting
         async with (
-            connect.connected(self._arguments, self._bus, self._timeout_s),
+            connect.connected(self._arguments, self._bus, connect_s),
             asyncio.TaskGroup() as tasks,
         ):
             receiver = tasks.create_task(self._receive(), name="send.receive")

@@ -104,7 +104,8 @@ def provision(
         issued = list(_Issuer(directory, site, authorities, days, renew, frozenset(replace)).issue())
         _revoke(directory, site, authorities, issued)
     except OSError as error:
-        raise ConfigError(f"cannot write site {directory}: {error.filename}: {error.strerror}") from None
+        inside = "" if str(error.filename) == str(directory) else f"{error.filename}: "
+        raise ConfigError(f"cannot write site {directory}: {inside}{error.strerror}") from None
     return issued
 
 

@@ -32,6 +32,7 @@ from cli.cloud.dataset import (
     repair,
     retain,
 )
+from cli.examples import examples_of
 from cli.main import Command
 
 COMMANDS: dict[str, tuple[Command, str]] = {
@@ -68,7 +69,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the commands and their options."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=module.__doc__, allow_abbrev=False)
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            epilog=examples_of(f"cloud {name}"),
+            allow_abbrev=False,
+        )
         module.add_arguments(command)
 
 

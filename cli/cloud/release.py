@@ -4,6 +4,7 @@ import asyncio
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,10 +13,14 @@ from bus.mqtt.connection import BrokerConnectionError
 from cli import connect, options, run_service
 from cli.cloud.known_nodes import add_any_node, check_nodes
 from cli.fleet import Fleet
-from cli.output import print_line
+from cli.output import print_error, print_line
+from schemas.errors import PermanentError
 from schemas.field_types import ModelName
 from schemas.messages import Release
 from schemas.text import listed
+
+if TYPE_CHECKING:
+    from cloud.registry.registry import Bundle
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -68,12 +73,19 @@ def run(arguments: Namespace) -> int:
 
     log.configure("error")
     bundle = read_bundle(arguments.bundle)
-    if not arguments.force:
+    forced: str | None = None
+    try:
         check_promoted(bundle)
+    except PermanentError as error:
+        if not arguments.force:
+            raise
+        forced = f"released by force: {error.subject}{_before_rollouts(bundle)}"
     sign = signer(arguments.signing_key)
     made = (release_of(bundle, node, arguments.model, arguments.url) for node in arguments.nodes)
     releases = [options.checked(release) for release in made]  # all valid before one is published
     run_service.run(_announce(arguments, releases, sign))
+    if forced is not None:
+        print_error(forced)
     return 0
 
 
@@ -104,6 +116,14 @@ async def _announce(
                 f" ({heard})",
                 hint="look at its log and at 'gleaner cloud status'",
             ) from None
+
+
+def _before_rollouts(bundle: "Bundle") -> str:
+    """Return what to do before the next rollout, which compares its version with the champion."""
+    if bundle.card.parent is None:
+        return ""
+    champion = bundle.path.with_name(f"{bundle.card.parent}.tar")
+    return f"; nodes can try another version in a rollout after 'gleaner cloud release {champion}'"
 
 
 def _model(text: str) -> str:

@@ -77,7 +77,9 @@ def run(arguments: Namespace) -> int:
     broker = options.broker(arguments)
     state = Registry.of_bundle(arguments.bundle).rollout_file(bundle.card.version)
     with state.lock():
-        rollout = runner.open_rollout(state, bundle, _options(arguments), arguments.champion)
+        rollout = runner.open_rollout(
+            state, bundle, _options(arguments), arguments.champion, again=arguments.force
+        )
         if not rollout.announced:
             print_line(f"version {rollout.challenger.version}: {_place(rollout)}; state in {state.path}")
             running = runner.run_rollout(

@@ -69,7 +69,12 @@ def signer(key: str | Path | None) -> Callable[[Release], Release]:
 
 
 def open_rollout(
-    state: RolloutFile, challenger: Bundle, options: RolloutOptions, champion: Path | None = None
+    state: RolloutFile,
+    challenger: Bundle,
+    options: RolloutOptions,
+    champion: Path | None = None,
+    *,
+    again: bool = False,
 ) -> Rollout:
     """Read the rollout from its state file, or start a new one and write it. The caller holds the lock.
 
@@ -78,12 +83,14 @@ def open_rollout(
         challenger: Bundle to roll out.
         options: Nodes, stages and rules; ignored if the rollout has started already.
         champion: Bundle to roll back to; by default the challenger's parent, from the same registry.
+        again: Start anew if it was rolled back.
 
     Raises:
         PermanentError: The gate did not promote the challenger, or there is no champion to roll back to.
     """
     rollout = state.read()
-    if rollout is None:
+    is_over = rollout is not None and rollout.phase == "returned" and rollout.announced
+    if rollout is None or (again and is_over):
         if not options.force:
             check_promoted(challenger)
         if champion is None:

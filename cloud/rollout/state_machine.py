@@ -205,7 +205,26 @@ def _alarms(rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAud
     yield from canary_alarms(bake_reports(rollout, nodes), rollout.rules, audits)
     yield from audit_alarms(audits)
     if rollout.group == 0 and not rollout.active_nodes and not _group_serves_it(rollout, nodes):
-        yield Alarm("no node of the first group can try it", {})
+        yield Alarm(_why_untried(rollout, nodes), {})
+
+
+def _why_untried(rollout: Rollout, nodes: Mapping[str, NodeState]) -> str:
+    """Say what to do if the first group serves neither version, for example after `cloud release --force`."""
+    champion = rollout.champion.version
+    statuses = {node: nodes.get(node, NodeState()).status for node in rollout.groups[0]}
+    others = {
+        node: status.model.version
+        for node, status in statuses.items()
+        if status and status.model and status.model.version not in (None, champion)
+    }
+    if not others:
+        return "no node of the first group can try it"
+    serving = listed([f"{node} serves version {version}" for node, version in others.items()])
+    return (
+        f"no node of the first group can try it: {serving}, not the champion; release that again with "
+        f"'gleaner cloud release models/{champion}.tar --nodes {','.join(others)}', then roll this version "
+        f"out again with 'gleaner cloud rollout models/{rollout.challenger.version}.tar --force'"
+    )
 
 
 def _progress(rollout: Rollout, nodes: Mapping[str, NodeState], spent_s: float, *, patient: bool) -> Decision:

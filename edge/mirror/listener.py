@@ -3,9 +3,8 @@
 import asyncio
 import resource
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
@@ -22,34 +21,46 @@ class MirrorError(PermanentError):
     """The mirror cannot listen at its address."""
 
 
-async def listen(
-    app: web.Application, address: str, tls: ssl.SSLContext | None
-) -> tuple[asyncio.Server, Callable[[], Awaitable[None]]]:
-    """Serve an application; return the server, and what to call after its end.
+@asynccontextmanager
+async def serving(app: web.Application, address: str, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
+    """Serve an application for the length of a block, entered with its port.
+
+    Bounded: beyond `_CONNECTIONS`, the oldest one whose request has not begun gives way, else the oldest; one
+    that says nothing is closed after 5 s. An edge whose connection ends goes on with its bundle's own URL.
+
+    Args:
+        app: What answers.
+        address: HOST:PORT.
+        tls: Of the server's certificate; None for plain HTTP.
 
     Raises:
         MirrorError: The address is in use, or is not an address of this machine.
     """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    assert runner.server is not None  # after `setup`
-    create = partial(
-        asyncio.get_running_loop().create_server,
-        # Not a TCPSite: aiohttp has no deadline for the head of a request, and no bound of connections.
-        LimitedProtocol.factory(runner.server, _CONNECTIONS),
-        *host_and_port(address),
-        reuse_address=True,
-    )
     try:
-        server = await (create() if tls is None else create(ssl=tls, ssl_handshake_timeout=HEAD_S))
-    # UnicodeError: a name that no resolver takes; OverflowError: a port above 65535.
-    except (OSError, UnicodeError, OverflowError) as error:
+        assert runner.server is not None  # after `setup`
+        try:
+            # Not a TCPSite: aiohttp has no deadline for the head of a request, and no bound of connections.
+            server = await asyncio.get_running_loop().create_server(
+                LimitedProtocol.factory(runner.server, _CONNECTIONS),
+                *host_and_port(address),
+                reuse_address=True,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else HEAD_S,
+            )
+        # UnicodeError: a name that no resolver takes; OverflowError: a port above 65535.
+        except (OSError, UnicodeError, OverflowError) as error:
+            raise MirrorError(
+                f"the mirror cannot listen on {address}: {getattr(error, 'strerror', None) or error}",
+                hint="choose another address with --listen",
+            ) from None
+        try:
+            yield int(server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
+    finally:
         await runner.cleanup()
-        raise MirrorError(
-            f"the mirror cannot listen on {address}: {getattr(error, 'strerror', None) or error}",
-            hint="choose another address with --listen",
-        ) from None
-    return server, runner.cleanup
 
 
 def allow_files() -> None:

@@ -20,10 +20,9 @@ from msgspec import Struct
 from bus import systemd
 from bus.health import HealthServer
 from bus.mqtt.tls import server_context
-from bus.observability.connection_limit import HEAD_S
 from bus.security import acl
 from edge.mirror.bundle_store import BundleStore, is_below, released, shown
-from edge.mirror.listener import allow_files, listen
+from edge.mirror.listener import allow_files, serving
 from edge.models.transfer.bundle_source import DiskError
 from edge.models.transfer.mirror_client import PATH, Asked
 from schemas.errors import DECODE_ERRORS, GleanerError, PermanentError
@@ -34,6 +33,7 @@ ANSWER_S = 10.0
 """How long a request waits for a download before it is answered with 202."""
 _AT_ONCE, _MOST_FETCHES = 2, 32
 _MOST_REQUEST_BYTES = 8192
+_REQUEST_S = 10.0
 
 log = structlog.get_logger()
 
@@ -116,11 +116,12 @@ class Mirror:
 
     async def _prepare(self, request: web.Request) -> web.Response:
         try:
-            async with asyncio.timeout(HEAD_S):
+            async with asyncio.timeout(_REQUEST_S):
                 body = await request.read()
-            asked = msgspec.json.decode(body, type=Asked)
         except TimeoutError:
-            return _said(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+            return _said(HTTPStatus.REQUEST_TIMEOUT, f"the request did not arrive within {_REQUEST_S:g} s")
+        try:
+            asked = msgspec.json.decode(body, type=Asked)
         except DECODE_ERRORS as error:
             return _said(HTTPStatus.BAD_REQUEST, str(error))
         if not is_below(asked.url, self._origins):
@@ -203,15 +204,15 @@ async def run(config: MirrorConfig) -> None:
     allow_files()
     async with asyncio.TaskGroup() as tasks:
         mirror = Mirror(store, config.origins, tasks, edges_only=config.clients is not None)
-        server, clean_up = await listen(mirror.app(), config.listen, tls)
-        log.info("mirror.listening", address=config.listen, origins=[*map(without_secrets, config.origins)])
-        try:
-            if config.probes is not None:
-                probes = HealthServer(config.probes, mirror.unready_reason)
-                tasks.create_task(probes.run(), name="mirror.probes")
-            tasks.create_task(systemd.report(mirror.unready_reason), name="mirror.systemd")
-            await asyncio.Event().wait()
-        finally:
-            mirror.stop()
-            server.close()
-            await clean_up()
+        async with serving(mirror.app(), config.listen, tls):
+            log.info(
+                "mirror.listening", address=config.listen, origins=[*map(without_secrets, config.origins)]
+            )
+            try:
+                if config.probes is not None:
+                    probes = HealthServer(config.probes, mirror.unready_reason)
+                    tasks.create_task(probes.run(), name="mirror.probes")
+                tasks.create_task(systemd.report(mirror.unready_reason), name="mirror.systemd")
+                await asyncio.Event().wait()
+            finally:
+                mirror.stop()

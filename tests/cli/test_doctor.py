@@ -21,7 +21,7 @@ from schemas.codec import encode
 from schemas.messages import ServedModel, Status
 from schemas.topics import STATUS
 from tests.bus.mqtt.test_optional_subscription import refusing
-from tests.cli.conftest import gleaner
+from tests.cli.conftest import gleaner, start
 from tests.conftest import DEADLINE_S, eventually
 from tests.device.conftest import NODE, result
 
@@ -96,6 +96,25 @@ async def test_the_photo_of_the_doctor_has_expired(answering, address, at):
     photo = answering.photos[0]
     assert photo.expires_at_ms == 1
     assert photo.device.startswith("doctor-")
+
+
+async def test_a_broker_elsewhere_is_not_started_here():
+    """Where a name is wrong or a machine away, `gleaner broker` on this machine would be no help."""
+    done = await gleaner("doctor", "--timeout", "1", "--broker", "nowhere.invalid")
+    assert done.code == 1
+    assert (
+        "check that nowhere.invalid:1883 is right and that its broker listens for other machines" in done.out
+    )
+
+
+async def test_a_reader_that_leaves_is_not_an_error(nowhere):
+    """`gleaner doctor | head -1` exits with 0 and prints no error, wherever the checks are by then."""
+    process = await start("doctor", "--timeout", "1", *nowhere)
+    async with asyncio.timeout(DEADLINE_S):
+        await process.stdout.readline()
+        process.stdout._transport.close()
+        errors = await process.stderr.read()
+        assert (await process.wait(), errors) == (0, b"")
 
 
 async def test_without_a_broker_no_other_check_runs(nowhere):

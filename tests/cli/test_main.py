@@ -1,4 +1,5 @@
 import asyncio
+import shlex
 import signal
 import socket
 
@@ -8,7 +9,9 @@ from bus.broker.process import is_listening
 from bus.mqtt.errors import PublishRefusedError
 from cli import main as main_module
 from cli import schema
-from cli.main import COMMANDS
+from cli.cloud.commands import COMMANDS as CLOUD_COMMANDS
+from cli.examples import EXAMPLES
+from cli.main import COMMANDS, parser_of
 from schemas.errors import PermanentError, TransientError, first_cause
 from tests.cli.conftest import start
 from tests.conftest import DEADLINE_S, eventually
@@ -212,3 +215,23 @@ def test_every_command_is_completed(called, shell):
     assert done.code == 0
     assert all(name in done.out for name in COMMANDS)
     assert "bake-time-s" in done.out
+
+
+def test_every_help_ends_with_examples_that_parse(called, capsys):
+    """Each command and sub-command has some, as they are written, and they have existing options."""
+    wrong = []
+    for name, words in EXAMPLES.items():
+        first, *inner = name.split()
+        for example in words:
+            typed = shlex.split(example.partition(" > ")[0])
+            try:
+                parser_of(first)[0].parse_args([*inner, *typed])
+            except SystemExit:
+                wrong.append(f"gleaner {name} {example}: {capsys.readouterr().err.splitlines()[-1]}")
+    assert wrong == []
+    steps = {f"cloud {name}" for name in CLOUD_COMMANDS} | {"deploy render", "deploy verify"}
+    assert EXAMPLES.keys() == steps | (COMMANDS.keys() - {"cloud", "deploy", "modelserver"})
+    assert called("cloud", "import", "--help").out.endswith(
+        "examples:\n  gleaner cloud import DIR --hold-out 20%\n  gleaner cloud import export.zip --dry-run\n"
+        "  gleaner cloud import labels.csv\n  gleaner cloud import clip.mp4 --label cat --every 2\n"
+    )

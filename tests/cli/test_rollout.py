@@ -84,6 +84,31 @@ def test_an_ended_rollout_is_not_started_again(called, models, nowhere):
     assert done.sentence == "gleaner cloud rollout: version 2 was rolled back: it failed"
 
 
+def test_a_version_that_was_rolled_back_is_rolled_out_again_by_force(called, models, nowhere):
+    """As the help of --force says; its state begins anew, and a rollout that is finished stays so."""
+    words = ("cloud", "rollout", models / "2.tar", "--champion", models / "1.tar", "--force", *nowhere)
+    file = Registry(models).rollout_file(2)
+    file.write(state(models, phase="returned", announced=True, reason="it failed", group=1))
+    done = called(*words)
+    assert done.code == 75, "it goes on to the broker"
+    again = file.read()
+    assert (again.phase, again.group, again.reason) == ("running", 0, None)
+    file.write(state(models, phase="finished", announced=True, group=1))
+    assert called(*words).out == "version 2 is released to edge-1, edge-2\n"
+
+
+async def test_a_forced_release_says_what_rollouts_need(at, models):
+    """Afterwards nodes serve a version that is not the champion, with which a rollout compares."""
+    same = Comparison(400, 0.9, 0.9, 0, 0, 1.0, 0.0, 0.0)
+    kept = bundle(models, 3, Verdict("keep", 1, ["recall of cat -10.0 points"], same, None, None), parent=2)
+    done = await gleaner("cloud", "release", kept, "--force", *at)
+    assert (done.code, done.out) == (0, "version 3 released to edge-1\n")
+    assert done.sentence == (
+        "released by force: the gate did not promote version 3: keep: recall of cat -10.0 points; nodes can "
+        f"try another version in a rollout after 'gleaner cloud release {models}/2.tar'"
+    )
+
+
 def test_a_version_that_was_rolled_back_is_released_by_force_only(called, models, nowhere):
     """The card in the bundle does not say so; the state of the rollout beside it has the reason."""
     Registry(models).rollout_file(2).write(

@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from bus.mqtt import session
 from schemas.codec import MAX_PAYLOAD_BYTES
 from tests.cli.conftest import gleaner
 from tests.conftest import jpeg
@@ -137,3 +138,11 @@ async def test_the_node_is_that_of_the_configuration(edge, address, folder, tmp_
     done = await gleaner("send", folder / "a.jpg", "--config", own)
     assert done.code == 0, done.err
     assert edge.photos[0].node == NODE
+
+
+def test_a_broker_that_lets_nobody_in_is_not_waited_for(called, nowhere, monkeypatch, tmp_path):
+    """`--timeout` is about results: as every command, it gives up connecting after ten seconds."""
+    monkeypatch.setattr(session, "CONNECT_S", 0.2)
+    (tmp_path / "1.jpg").write_bytes(jpeg())
+    done = called("send", tmp_path / "1.jpg", *nowhere)
+    assert (done.code, "no connection to 127.0.0.1:1 in 0.2 s" in done.sentence) == (75, True)

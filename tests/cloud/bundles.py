@@ -4,6 +4,8 @@ import io
 import tarfile
 from pathlib import Path
 
+from msgspec import structs
+
 from cloud.evaluation.promotion_gate import Verdict
 from cloud.registry.model_card import Card, encode_card
 from cloud.registry.registry import CARD_PATH, Registry
@@ -36,10 +38,11 @@ def card(version: int, verdict: Verdict | None = None) -> Card:
     )
 
 
-def bundle(folder: Path, version: int, verdict: Verdict | None = None) -> Path:
+def bundle(folder: Path, version: int, verdict: Verdict | None = None, *, parent: int | None = None) -> Path:
     """Write the bundle of a version, which contains only its card, and return its path."""
     path = Registry(folder).bundle_path(version)
-    content = encode_card(card(version, verdict))
+    made = card(version, verdict)
+    content = encode_card(made if parent is None else structs.replace(made, parent=parent))
     with tarfile.open(path, "w") as archive:
         member = tarfile.TarInfo(CARD_PATH)
         member.size = len(content)

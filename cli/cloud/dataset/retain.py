@@ -15,6 +15,7 @@ from cli.output import print_line
 from schemas.errors import PermanentError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_MAX_BYTES = 2**53
 _DAY_MS = 86_400_000
 
 
@@ -83,4 +84,7 @@ def _size(text: str) -> int:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)B?", text)
     if found is None:
         raise ArgumentTypeError(f"expected bytes such as 50G, 800M or 1000000, got {text!r}")
-    return int(float(found[1]) * _UNITS[found[2]])
+    size = float(found[1]) * _UNITS[found[2]]
+    if size > _MAX_BYTES:  # also infinity, which is no integer
+        raise ArgumentTypeError(f"expected at most {_MAX_BYTES} bytes, got {text!r}")
+    return int(size)

@@ -14,6 +14,8 @@ from schemas.text import is_unicode
 
 _SUFFIXES = ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .heic .heif .avif .mpo"
 PICTURE_SUFFIXES = frozenset(_SUFFIXES.split())
+READ_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz")
+_OTHER_ARCHIVES = (".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
 
 
 _DRIVE = re.compile(r"[A-Za-z]:/")
@@ -34,6 +36,7 @@ class Item:
         split: As it is written there; None if the format has none.
         at_ms: When the label was given, UTC, as far as is known.
         size_bytes: Of the encoded picture; 0 if unknown.
+        path: The file that `read` reads; None if it is no file of its own.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Item:
     split: Split | None = None
     at_ms: int | None = None
     size_bytes: int = 0
+    path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def file_item(path: Path, name: str, label: str | None, split: Split | None = No
     if not path.is_file():
         return PassedOver(name, "not a file")
     at_ms = max(0, status.st_mtime_ns // 1_000_000)  # a file can be dated before 1970
-    return Item(name, path.read_bytes, label, split, at_ms, status.st_size)
+    return Item(name, path.read_bytes, label, split, at_ms, status.st_size, path)
 
 
 def listed_item(folder: Path, name: str, label: object, split: Split | None = None) -> Entry:
@@ -134,6 +138,11 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a file is an archive by its name, also one of a kind that is not read."""
+    return name.casefold().endswith((*READ_ARCHIVES, *_OTHER_ARCHIVES))
 
 
 def files_in(folder: Path, *patterns: str) -> list[Path]:

@@ -13,6 +13,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cloud.dataset.importing.entry import (
@@ -20,6 +21,7 @@ from cloud.dataset.importing.entry import (
     Item,
     PassedOver,
     file_item,
+    is_archive,
     is_file,
     looks_like_picture,
 )
@@ -157,6 +159,25 @@ def _check_inner_folders(directory: Path, listing: "_Listing") -> None:
         )
 
 
+def visible_children(folder: Path) -> list[Path]:
+    """Return the files and folders of a folder, without hidden ones and those of systems."""
+    return [path for path in _children(folder) if not _is_hidden(path)]
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
+    except OSError:
+        return []
+
+
+def _no_picture(path: Path, name: str) -> PassedOver:
+    """Return the entry of a file that is no picture. An archive may have some."""
+    if is_archive(path.name):
+        return PassedOver(name, "an archive; unpack it, or import it on its own")
+    return PassedOver(name, "not a picture", expected=True)
+
+
 class _Listing:
     """Reads folders; names are relative to the imported folder."""
 
@@ -168,10 +189,7 @@ class _Listing:
         return str(path.relative_to(self._root))
 
     def children(self, folder: Path) -> list[Path]:
-        try:
-            return sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
-        except OSError:
-            return []
+        return _children(folder)
 
     def folders(self, folder: Path) -> list[Path]:
         return [path for path in self.children(folder) if _is_folder(path) and not _is_hidden(path)]
@@ -220,7 +238,7 @@ class _Listing:
     def _file(self, path: Path, label: str | None, split: Split | None) -> Entry:
         if path.is_symlink() or not is_file(path) or looks_like_picture(path):
             return file_item(path, self.name(path), label, split)
-        return PassedOver(self.name(path), "not a picture", expected=True)
+        return _no_picture(path, self.name(path))
 
     def passed_over(self, folder: Path, reason: str) -> PassedOver:
         """Return the entry of a folder that is not imported, with the number of its files."""
@@ -239,7 +257,7 @@ def _classes(directory: Path, split: Split | None, listing: _Listing) -> Iterato
             entries = list(listing.pictures(path, path.name, split))
             yield from entries or [PassedOver(f"{name}/", "an empty folder", expected=True)]
         elif is_file(path) and not looks_like_picture(path):
-            yield PassedOver(name, "not a picture", expected=True)
+            yield _no_picture(path, name)
         else:
             yield PassedOver(name, "in no class folder; move it into one, or import with --label")
 
@@ -252,7 +270,7 @@ def _named(directory: Path, split: Split | None, listing: _Listing) -> Iterator[
         if isinstance(entry, PassedOver):
             yield entry
         elif several and named:
-            yield Item(entry.name, entry.read, named[1], split, entry.at_ms, entry.size_bytes)
+            yield replace(entry, label=named[1])
         else:
             yield PassedOver(entry.name, "no label: in no class folder, and its name has no class")
 
@@ -268,6 +286,8 @@ def _splits(directory: Path, splits: dict[Path, Split], listing: _Listing) -> It
         elif _is_folder(path):
             reason = "beside folders of splits; import it on its own, with --label or as class folders"
             yield listing.passed_over(path, reason)
+        elif is_archive(path.name):
+            yield _no_picture(path, listing.name(path))
         else:
             yield PassedOver(
                 listing.name(path), "beside folders of splits", expected=not looks_like_picture(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bus.mqtt.presence import now_ms
 from cloud.dataset.fingerprint import fingerprint
-from cloud.dataset.importing.entry import Entry, Item, PassedOver, is_file
+from cloud.dataset.importing.entry import Entry, Item, PassedOver, is_archive, is_file
 from cloud.dataset.importing.hold_out import Photo, choose_gold
 from cloud.dataset.importing.import_result import ImportOptions, ImportResult, count_photo
 from cloud.dataset.importing.picture import MAX_IMAGE_BYTES, Read, try_read
@@ -57,9 +57,10 @@ def check_any(source: Path | str, entries: Sequence[Entry]) -> None:
     """
     if any(isinstance(entry, Item) for entry in entries):
         return
-    reasons = [f"{entry.name}: {entry.reason}" for entry in entries if isinstance(entry, PassedOver)]
-    seen = f" ({escaped(reasons[0])})" if reasons else ""
-    if is_file(Path(source)):
+    passed_over = [entry for entry in entries if isinstance(entry, PassedOver)]
+    told = next((entry for entry in passed_over if not entry.expected), next(iter(passed_over), None))
+    seen = f" ({escaped(told.name)}: {escaped(told.reason)})" if told else ""
+    if is_file(Path(source)) and not is_archive(str(source)):
         raise PermanentError(f"cannot import {escaped(source)}: it lists no picture that is there{seen}")
     raise PermanentError(
         f"cannot import folder {escaped(source)}: no class folder with photos{seen}",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -36,6 +36,9 @@ _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 _PICTURE_KEYS = ("image", "img", "picture", "photo", "url", "file")
 _CHOICE_KEYS = ("choice", "choices", "label", "class", "category")
 _ENTITY = b"<!ENTITY"
+_TASK_ADDRESSES = ("/data/local-files/?d=", "/data/upload/")
+
+_R = TypeVar("_R")
 
 
 def json_entries(export: Path, label: str | None = None) -> list[Entry]:
@@ -127,8 +130,40 @@ def _fiftyone(export: Path, content: Mapping[str, Any], label: str | None) -> It
         yield _labelled(export, files.get(picture, picture), [found], label)
 
 
+def is_task_address(name: str) -> bool:
+    """Return whether a list names a picture as Label Studio does: of its local storage, or of an upload."""
+    return name.startswith(_TASK_ADDRESSES)
+
+
+def task_entry(table: Path, address: str, label: str | None) -> Entry:
+    """Return the entry of a picture that a table names as Label Studio does."""
+    return _labelled(table, _local_name(address), [label], None)
+
+
+def newest_annotations(rows: Iterable[_R]) -> list[_R]:
+    """Return rows of Label Studio, which writes one per annotation: of each picture the newest."""
+    newest: dict[object, tuple[str, int]] = {}
+    listed = list(rows)
+    for number, row in enumerate(listed):
+        if (key := _annotated(row)) is not None:
+            newest[key] = max(newest.get(key, ("", -1)), (_annotated_at(row), number))
+    kept = {number for _, number in newest.values()}
+    return [row for number, row in enumerate(listed) if _annotated(row) is None or number in kept]
+
+
+def _annotated(row: object) -> object:
+    """Return the task and picture of a row of one annotation, None for any other row."""
+    if not isinstance(row, Mapping) or "annotation_id" not in row or "annotations" in row:
+        return None
+    return row.get("id"), _picture_of(row)
+
+
+def _annotated_at(row: object) -> str:
+    return str(row.get("updated_at") or row.get("created_at") or "") if isinstance(row, Mapping) else ""
+
+
 def _label_studio(export: Path, tasks: list[object], label: str | None) -> Iterator[Entry]:
-    for number, task in enumerate(tasks):
+    for number, task in enumerate(newest_annotations(tasks)):
         picture = _picture_of(task) if isinstance(task, dict) else None
         if not isinstance(task, dict) or picture is None:
             yield PassedOver(f"{export.name}: task {number}", "no picture")
@@ -155,7 +190,7 @@ def _is_task(task: Mapping[str, Any]) -> bool:
     return _picture_of(task) is not None and ("data" in task or any(key in task for key in _CHOICE_KEYS))
 
 
-def _picture_of(task: Mapping[str, Any]) -> str | None:
+def _picture_of(task: Mapping[Any, Any]) -> str | None:
     """Return the file of a task; of an export as JSON-MIN its fields are those of its data.
 
     Which field has the picture is up to the project. A task may have texts too, also with a dot.

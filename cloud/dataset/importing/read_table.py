@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 from cloud.dataset.importing.entry import (
     Entry,
@@ -19,9 +19,9 @@ from cloud.dataset.importing.entry import (
     files_in,
     is_file,
     listed_item,
-    written_as,
 )
 from cloud.dataset.importing.folder import split_of
+from cloud.dataset.importing.read_annotations import is_task_address, newest_annotations, task_entry
 from cloud.dataset.schema import Split
 from cloud.dataset.table_cells import cell_text
 from schemas.errors import PermanentError
@@ -36,6 +36,8 @@ LABEL_COLUMNS = (
 )
 SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
+
+_Row: TypeAlias = tuple[int, Mapping[str, object] | str]
 
 _DELIMITERS = ",;\t|"
 _SEPARATOR_LINE = "sep="  # the first line of some exports for Excel, which names the delimiter
@@ -66,7 +68,7 @@ def csv_names_pictures(table: Path) -> bool:
 
     def is_picture(row: Mapping[str, object]) -> bool:
         name, labelled = _first(row, FILE_COLUMNS), _first(row, LABEL_COLUMNS) is not None
-        return labelled and isinstance(name, str) and is_file(written_as(table.parent, name.strip()))
+        return labelled and isinstance(name, str) and isinstance(_entry(table, name.strip(), "-", None), Item)
 
     return _any_row(table, is_picture)
 
@@ -116,7 +118,7 @@ def _entries(
     split: Split | None = None,
     prefix: Path = Path(),
 ) -> Iterator[Entry]:
-    read = list(rows)
+    read = _newest(rows)
     named = (_first(row, SPLIT_COLUMNS) for _, row in read if not isinstance(row, str))
     known = any(split_of(str(one)) is not None for one in named if one is not None)
     for number, row in read:
@@ -139,8 +141,22 @@ def _entries(
         except PermanentError as error:
             yield PassedOver(name, str(error))
             continue
-        found = listed_item(table.parent, name, label if given is None else given, side)
+        found = _entry(table, name, label if given is None else given, side)
         yield found if prefix == Path() else replace(found, name=str(prefix / name))
+
+
+def _newest(rows: Iterable[_Row]) -> list[_Row]:
+    """Return the rows; of a picture that Label Studio lists once per annotation the newest."""
+    listed = list(rows)
+    kept = {id(row) for row in newest_annotations(row for _, row in listed)}
+    return [(number, row) for number, row in listed if id(row) in kept]
+
+
+def _entry(table: Path, name: str, label: object, split: Split | None) -> Entry:
+    if not is_task_address(name) or not isinstance(label, str | None):
+        return listed_item(table.parent, name, label, split)
+    found = replace(task_entry(table, name, label), name=name)
+    return replace(found, split=split) if isinstance(found, Item) else found
 
 
 def _first(row: Mapping[str, object], columns: tuple[str, ...]) -> object:

@@ -2,12 +2,13 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from cloud.dataset.importing.entry import Entry, Item, files_in, is_file
+from cloud.dataset.importing.archive import archive_in, opened_archive
+from cloud.dataset.importing.entry import READ_ARCHIVES, Entry, Item, files_in, is_archive, is_file
 from cloud.dataset.importing.folder import check_class_names, folder_entries, split_of
 from cloud.dataset.importing.importer import check_any
 from cloud.dataset.importing.lists import lists_in, why_no_lists
@@ -17,7 +18,7 @@ from cloud.dataset.importing.read_table import csv_entries, metadata_entries, me
 from cloud.dataset.importing.read_video import VIDEO_SUFFIXES, VideoOptions, is_stream, video_entries
 from cloud.progress import Progress
 from schemas.errors import PermanentError
-from schemas.text import escaped
+from schemas.text import escaped, without_secrets
 
 _Reader: TypeAlias = Callable[[Path, str | None], list[Entry]]
 
@@ -28,7 +29,6 @@ _BY_SUFFIX: dict[str, _Reader] = {
     ".xml": cvat_entries,
     ".parquet": parquet_entries,
 }
-_ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +55,57 @@ def source_entries(
     """List the entries of a source for the length of a block, in which their pictures can be read.
 
     Args:
-        source: Path of a folder or file, or the URL of a stream.
+        source: Path of a folder or file, of a folder or file in an archive, or the URL of a stream.
         options: How to read it.
-        progress: Advances by frames of a video.
+        progress: Advances by frames of a video, or as an archive is listed.
 
     Raises:
         PermanentError: It does not exist, has an unknown format, or has no picture.
     """
     path, streamed = Path(source), is_stream(source)
-    if not streamed and not path.exists():
+    if streamed and is_archive(source.partition("?")[0]):
+        raise PermanentError(
+            f"{escaped(without_secrets(source))} is an archive", hint="download it, and import the file"
+        )
+    archive = None if streamed else archive_in(path)
+    if not streamed and archive is None and not path.exists():
         raise PermanentError(f"{escaped(source)}: no such folder or file")
-    with tempfile.TemporaryDirectory(prefix="gleaner-frames-") as folder:
-        if streamed or path.suffix.lower() in VIDEO_SUFFIXES:
+    with ExitStack() as stack:
+        if archive is not None:
+            entries = _archive_entries(*archive, options, stack, progress)
+        elif streamed or path.suffix.lower() in VIDEO_SUFFIXES:
             sampling = VideoOptions(options.label, options.every_s, options.max_frames)
-            entries = video_entries(source, Path(folder), sampling, progress)
-        elif path.is_dir():
-            entries = _directory_entries(path, options)
+            entries = video_entries(source, _scratch(stack), sampling, progress)
         else:
-            entries = _file_entries(path, options.label)
+            entries = _entries(path, options)
         check_any(source, entries)
         yield entries
+
+
+def _scratch(stack: ExitStack) -> Path:
+    """Return an empty folder that is removed with the stack."""
+    try:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gleaner-import-")))
+    except OSError as error:
+        raise PermanentError(
+            f"cannot make a temporary folder: {error.strerror}", hint="set TMPDIR to a folder with space"
+        ) from None
+
+
+def _archive_entries(
+    path: Path, inside: PurePosixPath, options: SourceOptions, stack: ExitStack, progress: Progress | None
+) -> list[Entry]:
+    archive = stack.enter_context(opened_archive(path, _scratch(stack), progress))
+    start = archive.start(inside, labelled=options.label is not None)
+    try:
+        found = _entries(start, options)
+    except PermanentError as error:
+        raise archive.renamed(error) from None
+    return archive.entries(found)
+
+
+def _entries(path: Path, options: SourceOptions) -> list[Entry]:
+    return _directory_entries(path, options) if path.is_dir() else _file_entries(path, options.label)
 
 
 def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:
@@ -88,7 +119,8 @@ def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:
     if any(map(_has_boxes, [directory, *(path for path in directory.glob("*") if split_of(path.name))])):
         raise PermanentError(
             f"{directory} has boxes for YOLO: Gleaner labels whole pictures",
-            hint="export it as COCO, or as YOLO classification with a folder per class",
+            hint="export it as COCO (from Label Studio as JSON), or as YOLO classification with a folder per "
+            "class",
         )
     entries = folder_entries(directory, label=options.label, recursive=options.recursive)
     if options.label is None:
@@ -106,9 +138,11 @@ def _file_entries(path: Path, label: str | None) -> list[Entry]:
     if not is_file(path):
         raise PermanentError(f"{escaped(path)}: neither a folder nor a regular file")
     suffix = path.suffix.lower()
-    if suffix in _ARCHIVES:
-        raise PermanentError(f"{escaped(path)} is an archive", hint="unpack it, and import the folder")
+    if is_archive(path.name):
+        raise PermanentError(
+            f"{escaped(path)} is an archive inside another one", hint="unpack that, and import this one"
+        )
     if suffix not in _BY_SUFFIX:
-        known = ", ".join([*_BY_SUFFIX, *sorted(VIDEO_SUFFIXES)])
+        known = ", ".join([*_BY_SUFFIX, *READ_ARCHIVES, *sorted(VIDEO_SUFFIXES)])
         raise PermanentError(f"{escaped(path)}: not a folder", hint=f"files may be {known}")
     return _BY_SUFFIX[suffix](path, label)

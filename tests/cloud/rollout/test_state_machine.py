@@ -205,6 +205,18 @@ def test_a_node_that_refuses_is_skipped_and_gets_the_version_at_the_end():
     )
     nobody = structs.replace(state, skipped=["edge-1", "edge-2"])
     assert decided(nobody).action == "roll-back"
+    assert decided(nobody).reason == "no node of the first group can try it"
+
+
+def test_after_a_forced_release_the_alarm_names_the_commands_that_help():
+    """Nodes that serve a third version cannot compare; their statuses tell, also after a restart."""
+    nobody = rollout(["edge-1", "edge-2", "edge-3"], skipped=["edge-1", "edge-2", "edge-3"])
+    statuses = (serving("edge-1", 5), serving("edge-2", 5), serving("edge-3", 1))
+    assert decided(nobody, *statuses).reason == (
+        "no node of the first group can try it: edge-1 serves version 5, edge-2 serves version 5, not the "
+        "champion; release that again with 'gleaner cloud release models/1.tar --nodes edge-1,edge-2', then "
+        "roll this version out again with 'gleaner cloud rollout models/2.tar --force'"
+    )
 
 
 @pytest.mark.parametrize(("groups", "end"), [([["edge-1"], ["edge-2"]], "advance"), ([["edge-1"]], "finish")])

@@ -25,7 +25,7 @@ from cli.main import main
 from cloud.export.part_lists import write_part_lists
 from edge.mirror import listener, mirror_server
 from edge.mirror.bundle_store import BundleStore, is_below
-from edge.mirror.listener import listen
+from edge.mirror.listener import serving
 from edge.mirror.mirror_server import Mirror, MirrorConfig
 from edge.models.transfer.bundle_source import FetchError, Traffic
 from edge.models.transfer.download import fetch_bundle
@@ -101,12 +101,9 @@ async def mirroring(
     """Run a mirror; yields its address."""
     async with asyncio.TaskGroup() as tasks:
         mirror = Mirror(BundleStore(folder, max_bytes), (origin,), tasks, edges_only=edges_only)
-        server, clean_up = await listen(mirror.app(), "127.0.0.1:0", tls)
-        port = server.sockets[0].getsockname()[1]
-        yield f"http{'s' if tls else ''}://127.0.0.1:{port}"
-        mirror.stop()
-        server.close()
-        await clean_up()
+        async with serving(mirror.app(), "127.0.0.1:0", tls) as port:
+            yield f"http{'s' if tls else ''}://127.0.0.1:{port}"
+            mirror.stop()
 
 
 @pytest.fixture
@@ -208,7 +205,7 @@ async def test_the_least_used_bundle_is_removed(site: Site, tmp_path: Path) -> N
 
 
 async def test_a_download_keeps_its_room(site: Site, tmp_path: Path) -> None:
-    """A download that begins beside another neither removes it nor takes its room; it is refused."""
+    """A second download neither removes the first one nor takes its room; it is refused."""
     first, second = site.publish(1, weights(1)), site.publish(2, weights(2))
     store = BundleStore(tmp_path / "small", SIZE_BYTES * 3 // 2)
     refused: list[TransientError] = []
@@ -374,23 +371,36 @@ async def test_probes_of_a_mirror(site: Site, tmp_path: Path) -> None:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_mirror_is_bounded(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections that say nothing give way to others, and the body of a request has a deadline."""
-    monkeypatch.setattr(listener, "_CONNECTIONS", 2)
-    monkeypatch.setattr(mirror_server, "HEAD_S", 0.05)
-    async with mirroring(tmp_path / "small", site.address) as mirror:
-        host, port = mirror.removeprefix("http://").split(":")
-        silent = [await asyncio.open_connection(host, int(port)) for _ in range(4)]
+async def test_g3_connections_that_say_nothing_give_way(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G3: beyond the bound the oldest idle one is closed; a bundle is served beside them."""
+    monkeypatch.setattr(listener, "_CONNECTIONS", 4)
+    async with mirroring(tmp_path / "other", site.address) as address:
+        port = int(address.rpartition(":")[2])
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
         release = site.publish(1, weights())
-        with capture_logs() as logged:
-            await site.fetch(release, tmp_path / "edge.tar", mirror=mirror)
-        assert {line["log_level"] for line in logged} == {"info"}
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
-        async with asyncio.timeout(DEADLINE_S):
-            assert b" 408 " in await reader.readline()
-        for _, one in [*silent, (reader, writer)]:
-            one.close()
+        await site.fetch(release, tmp_path / "edge.tar", mirror=address)
+        assert await asyncio.wait_for(idle[0][0].read(), DEADLINE_S) == b""
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_the_body_of_a_request_has_a_deadline(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends a part of it and waits gets 408."""
+    monkeypatch.setattr(mirror_server, "_REQUEST_S", 0.05)
+    host, port = site.mirror.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
+    assert b" 408 " in await asyncio.wait_for(reader.readline(), DEADLINE_S)
+    writer.close()
+
+
+@pytest.mark.parametrize("body", [b"[" * 8000, b'{"url": "\xff"}', b"", b'{"x":' * 1000])
+async def test_a_request_that_is_none_is_refused(site: Site, body: bytes) -> None:
+    """With 400 and a reason, however it is broken; none of it is an error of the mirror."""
+    async with aiohttp.ClientSession() as session, session.post(f"{site.mirror}{PATH}", data=body) as answer:
+        assert answer.status == 400
 
 
 def test_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,10 +413,3 @@ def test_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     for origin, words in cases:
         assert main(["mirror", "--origin", origin, *words]) != 0
         assert capsys.readouterr().err.startswith("gleaner mirror: option --")
-
-
-@pytest.mark.parametrize("body", [b"[" * 8000, b'{"url": "\xff"}', b"", b'{"x":' * 1000])
-async def test_a_request_that_is_none_is_refused(site: Site, body: bytes) -> None:
-    """With 400 and a reason, however it is broken; none of it is an error of the mirror."""
-    async with aiohttp.ClientSession() as session, session.post(f"{site.mirror}{PATH}", data=body) as answer:
-        assert answer.status == 400

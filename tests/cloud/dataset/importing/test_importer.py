@@ -1,5 +1,6 @@
 """Rules of cloud/dataset/importing/importer.py: labels from folder names, and which files are skipped."""
 
+import errno
 import io
 import os
 import struct
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cloud.dataset.importing import importer, picture
+from cloud.dataset.importing.entry import Item
 from cloud.dataset.importing.folder import folder_entries
 from cloud.dataset.importing.import_result import ImportOptions, ImportResult
 from cloud.dataset.importing.picture import MAX_IMAGE_BYTES
@@ -109,6 +111,16 @@ def test_unusable_files_are_skipped_with_a_reason(
     assert set(result.skipped) == set(files) - {"cat/good.jpg", "dog/good.jpg"}
     assert "expected at most 2097152 bytes" in result.skipped["cat/large.jpg"]
     assert "in class folder 'cat' too" in result.skipped["dog/twice.jpg"]
+
+
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    """By its name and the system's reason, without numbers and paths."""
+
+    def read() -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", "/in/cat/1.jpg")
+
+    reason = picture.try_read(Item("cat/1.jpg", read, "cat"), ImportOptions())
+    assert reason == "file cat/1.jpg: cannot be read: Permission denied"
 
 
 def test_large_pictures_are_scaled_down_and_others_converted(

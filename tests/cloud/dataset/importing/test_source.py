@@ -215,6 +215,55 @@ def test_label_studio(store: Store, tmp_path: Path) -> None:
     assert row["human_at_ms"] == 1_706_745_600_000
 
 
+LOCAL, UPLOAD = "/data/local-files/?d=pets/a.jpg", "/data/upload/3/4cf5c4a6-b.jpg"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_what_label_studio_exports_has_a_line_per_annotation(
+    tmp_path: Path, *, newest_first: bool, whole: bool
+) -> None:
+    """As version 1.23 writes CSV and JSON-MIN: of two annotations of a task the newer one counts."""
+    rows = [
+        {
+            "annotation_id": 19,
+            "class": "cat",
+            "id": 17,
+            "image": LOCAL,
+            "split": "gold",
+            "updated_at": "2026-12-01T13:51:19.9Z",
+        },
+        {
+            "annotation_id": 35,
+            "class": "dog",
+            "id": 17,
+            "image": LOCAL,
+            "split": "gold",
+            "updated_at": "2026-12-01T13:51:21.2Z",
+        },
+        {
+            "annotation_id": 20,
+            "class": "cat",
+            "id": 18,
+            "image": UPLOAD,
+            "split": "",
+            "updated_at": "2026-12-01T13:51:19.9Z",
+        },
+    ]
+    rows = rows[::-1] if newest_first else rows
+    place(tmp_path / "in", "pets/a.jpg", "b.jpg")
+    for name, content in (
+        ("min.json", json.dumps(rows)),
+        ("x.csv", "\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)])),
+    ):
+        path = write(tmp_path / "in" / name, content)
+        with source_entries(str(path.parent if whole else path), SourceOptions()) as entries:
+            found = {entry.label: entry.split for entry in entries if isinstance(entry, Item)}
+            assert len(entries) == 2
+        assert found == {"dog": "gold", "cat": None}
+        path.unlink()
+
+
 def test_cvat(store: Store, tmp_path: Path) -> None:
     """Tags and boxes of `annotations.xml`; entities are refused."""
     place(tmp_path / "in", "images/a.jpg", "images/b.jpg")
@@ -262,7 +311,7 @@ def test_parquet(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("photos.zip", "is an archive; unpack it"),
+        ("photos.zip", "it is neither a zip nor a tar file"),
         ("notes.docx", "not a folder; files may be .csv"),
         ("other.json", "not an export of COCO, FiftyOne or Label Studio"),
         ("clip.mp4", "a video has no class names; use --label"),
