@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bus import config, config_fields
-from bus.cache_folder import home
 from bus.config import Broker, ClientConfig
+from bus.files.cache_folder import home
 
 KINDS = {
     "edge": ("edge.config", "EdgeConfig", "gleaner edge"),

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from bus import config, config_fields, log
-from bus.cache_folder import default_cache, home
 from bus.config import Broker, ClientConfig, ConfigError
+from bus.files.cache_folder import default_cache, home
 from cli import broker_address
 from cli.configurations import Recognised, for_client
 from schemas.class_names import ClassNameError, class_name

@@ -13,11 +13,11 @@ import msgspec
 
 from bus import log
 from bus.backoff import backoff
+from bus.files.regular_file import read_regular
 from bus.mqtt import session
 from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError
 from bus.mqtt.presence import now_ms
 from bus.mqtt.subscription import Subscription
-from bus.regular_file import read_regular
 from cli import connect, options, run_service
 from cli.device import result_text
 from cli.output import print_error, print_json, print_line

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bus import systemd
-from bus.cache_folder import expanded
+from bus.files.cache_folder import expanded
 from bus.health import HealthServer
 from bus.metrics import Counters
 from bus.mqtt.client import Bus

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bus.cache_folder import default_cache
-from bus.file_lock import exclusive_lock
+from bus.files.cache_folder import default_cache
+from bus.files.file_lock import exclusive_lock
 from tests.conftest import ROOT
 
 _INSTALL_S = 900.0

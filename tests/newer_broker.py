@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bus.broker.locate import Mosquitto
-from bus.cache_folder import default_cache
+from bus.files.cache_folder import default_cache
 
 _PACKAGES = (
     "mosquitto",

@@ -15,8 +15,8 @@ import pytest
 
 from bus.broker.debian_package import PackageError, unpack
 from bus.broker.process import free_port
-from bus.cache_folder import default_cache
-from bus.file_lock import exclusive_lock
+from bus.files.cache_folder import default_cache
+from bus.files.file_lock import exclusive_lock
 from tests.conftest import DEADLINE_S
 
 

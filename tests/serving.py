@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 
 from bus.broker.process import free_port, is_listening
-from bus.cache_folder import default_cache
-from bus.file_lock import exclusive_lock
+from bus.files.cache_folder import default_cache
+from bus.files.file_lock import exclusive_lock
 from schemas.litert import (
     FLOAT32,
     MANIFEST_FILE,

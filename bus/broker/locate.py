@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.broker.debian_package import PackageError, unpack
-from bus.cache_folder import default_cache
+from bus.files.cache_folder import default_cache
 from schemas.errors import PermanentError
 
 PACKAGES = ("mosquitto", "libcjson1", "libmosquitto1", "libwrap0", "libdlt2")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 
 log = structlog.get_logger()
 

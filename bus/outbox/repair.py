@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bus.atomic_file import make_private, sync_file, sync_folder
+from bus.files.atomic_file import make_private, sync_file, sync_folder
 
 _KEPT_FILES = 3
 _SMALLEST_PAGE_BYTES = 512

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from bus.atomic_file import make_private
+from bus.files.atomic_file import make_private
 from bus.outbox import repair
 from bus.outbox.damage import MIGRATIONS as DAMAGED_ROWS
 from bus.outbox.damage import DamageLog, RecordingConnection

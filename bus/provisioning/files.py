@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 
 
 def make_folder(path: Path) -> Path:

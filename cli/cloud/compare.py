@@ -20,7 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print the table, and write the page."""
-    from bus.atomic_file import write_atomic  # noqa: PLC0415  # each command loads what it needs, and no more
+    from bus.files.atomic_file import write_atomic  # noqa: PLC0415  # each command loads what it needs, and no more
     from cloud.registry.registry import Registry  # noqa: PLC0415  # as above
     from cloud.reporting.comparison import (  # noqa: PLC0415  # as above
         comparison_notes,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bus import log
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from bus.mqtt.publish_confirmed import publish_confirmed
 from cli import connect, options, run_service
 from cli.output import print_error, print_json, print_line

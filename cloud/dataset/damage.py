@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import structlog
 
-from bus.atomic_file import sync_folder
+from bus.files.atomic_file import sync_folder
 from cloud.dataset.table.durable_commit import sync_version, writer_lock
 from cloud.dataset.table.lance_errors import VersionRemovedError, lance_message
 from cloud.dataset.table.lance_package import lance

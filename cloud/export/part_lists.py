@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from schemas.parts import MAX_PART_BYTES, SUFFIX, Part, encode_part_list, part_digest
 
 _MEAN_BITS = 10

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from bus.atomic_file import sync_folder
+from bus.files.atomic_file import sync_folder
 from cloud.export.canonical_graph import make_canonical
 from cloud.export.litert import NotConvertibleError, convert_network, run_networks
 from cloud.export.part_lists import write_part_lists

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from schemas.errors import PermanentError
 from schemas.image import ImageError
 from schemas.pixels import SOURCE_LIMITS, decode_photo

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from bus.atomic_file import sync_file, sync_folder, write_atomic
-from bus.file_lock import LockHeldError, exclusive_lock
+from bus.files.atomic_file import sync_file, sync_folder, write_atomic
+from bus.files.file_lock import LockHeldError, exclusive_lock
 from cloud.registry.gold_mistakes import GoldMistakes, read_gold_mistakes
 from cloud.registry.model_card import Card, decode_card, encode_card
 from cloud.registry.rollout_state import Rollout, RolloutFile

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from bus.atomic_file import write_atomic
-from bus.file_lock import LockHeldError, exclusive_lock
+from bus.files.atomic_file import write_atomic
+from bus.files.file_lock import LockHeldError, exclusive_lock
 from schemas.errors import DECODE_ERRORS, PermanentError, TransientError
 from schemas.field_types import Count, Name, Probability, Seconds, Stage
 from schemas.messages import Release, VersionStats

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from cloud.dataset.store import Store
 from cloud.registry.model_card import Card
 from cloud.registry.registry import Registry, newest_promoted

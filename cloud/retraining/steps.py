@@ -4,8 +4,8 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from bus.cache_folder import expanded
 from bus.config import Broker
+from bus.files.cache_folder import expanded
 from cloud.registry.model_card import Card
 from cloud.retraining.config import TrainerConfig
 from cloud.rollout.options import RolloutOptions

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import structs
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from cloud.dataset.example import Example, label_indices, sorted_by_content
 from cloud.evaluation.metrics import Metrics, calibration_errors, measure
 from cloud.evaluation.promotion_gate import Verdict

@@ -9,7 +9,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Struct
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from console.access.roles import Role
 from schemas.errors import DECODE_ERRORS, PermanentError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from console.access.accounts import Accounts, person_name
 from console.access.login_backoff import LoginBackoff
 from console.access.roles import ROLES, Role

@@ -10,7 +10,7 @@ from typing import Self
 
 import structlog
 
-from bus.regular_file import read_regular
+from bus.files.regular_file import read_regular
 from device.cameras.base import Camera, CameraError, CameraExhausted, Frame
 from schemas.pixels import SOURCE_LIMITS
 

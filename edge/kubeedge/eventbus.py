@@ -5,7 +5,7 @@ from pathlib import Path
 
 import structlog
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from bus.mqtt.client import Bus
 from bus.outbox.sender import Publish
 from edge.config import EdgeConfig, EventBusLimits

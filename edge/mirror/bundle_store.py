@@ -20,8 +20,8 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from msgspec import structs
 
-from bus.atomic_file import sync_folder, write_atomic
 from bus.config import ConfigError
+from bus.files.atomic_file import sync_folder, write_atomic
 from edge.models.transfer.bundle_source import Abandoned, Traffic
 from edge.models.transfer.download import fetch_bundle
 from edge.models.transfer.installed_parts import Installed, stored_bundle

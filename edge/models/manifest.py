@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from schemas.codec import content_id
 
 log = structlog.get_logger()

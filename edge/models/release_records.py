@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from edge.models import version_dirs
 from edge.models.bundle import read_class_names
 from schemas.codec import content_id

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from bus.mqtt.presence import now_ms
 from bus.security import signing
 from bus.security.signing import ReleaseKey

@@ -17,7 +17,7 @@ import os
 import shutil
 from pathlib import Path
 
-from bus.atomic_file import sync_folder, sync_tree, write_atomic
+from bus.files.atomic_file import sync_folder, sync_tree, write_atomic
 from edge.models import manifest
 from edge.models.bundle import check, unpack
 from edge.models.transfer import installed_parts

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from bus import cache_folder, log
+from bus import log
+from bus.files import cache_folder
 from cli import options, output
 from schemas.errors import PermanentError
 from tests.conftest import ROOT

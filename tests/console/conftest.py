@@ -19,7 +19,7 @@ from msgspec import structs
 from bus.broker.locate import Mosquitto
 from bus.broker.process import BrokerProcess
 from bus.config import Broker
-from bus.file_lock import exclusive_lock
+from bus.files.file_lock import exclusive_lock
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from cloud.collector import collector

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.broker.debian_package import unpack
-from bus.cache_folder import default_cache
+from bus.files.cache_folder import default_cache
 from schemas.errors import PermanentError
 
 MODULE = Path(__file__).resolve().parents[2] / "deploy/kubeedge/lab"

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bus.cache_folder import default_cache
+from bus.files.cache_folder import default_cache
 from deploy.images.checkout import inputs_of
 from deploy.images.engines import DOCKERFILE
 from tests.conftest import ROOT

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from bus.cache_folder import default_cache
+from bus.files.cache_folder import default_cache
 from tests.pods import images, overlay, site, storage
 from tests.pods.cloud import Cloud, namespace
 from tests.pods.edge import Edge

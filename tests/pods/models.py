@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from bus.cache_folder import default_cache
+from bus.files.cache_folder import default_cache
 from cloud.registry.model_card import encode_card
 from cloud.registry.registry import CARD_PATH
 from tests.cloud.bundles import card

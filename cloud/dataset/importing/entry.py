@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 from unicodedata import normalize
 
-from bus.file_url import path_of
+from bus.files.file_url import path_of
 from cloud.dataset.schema import Split
 from schemas.errors import PermanentError
 from schemas.text import is_unicode

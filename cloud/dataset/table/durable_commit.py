@@ -27,9 +27,9 @@ from pathlib import Path
 import pyarrow as pa
 import structlog
 
-from bus.atomic_file import sync_file, sync_folder
-from bus.file_lock import LockHeldError, exclusive_lock
-from bus.file_url import path_of
+from bus.files.atomic_file import sync_file, sync_folder
+from bus.files.file_lock import LockHeldError, exclusive_lock
+from bus.files.file_url import path_of
 from cloud.dataset.table.lance_package import lance, write_fragments
 from schemas.distribution import install_command
 from schemas.errors import PermanentError, TransientError

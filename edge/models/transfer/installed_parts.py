@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from schemas.errors import DECODE_ERRORS
 from schemas.parts import Part, PartsError, decode_part_list, part_digest
 

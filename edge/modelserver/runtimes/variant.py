@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from bus.atomic_file import write_atomic
-from bus.cache_folder import default_cache
+from bus.files.atomic_file import write_atomic
+from bus.files.cache_folder import default_cache
 from edge.modelserver.models.warmup_records import RECORDS_FILE, warmup_photos
 from edge.modelserver.runtimes.network import Network
 from edge.modelserver.status import Code, ServingError

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import pytest
 
-from bus.cache_folder import default_cache
+from bus.files.cache_folder import default_cache
 from cloud.modeling.backbones import XCEPTION, BackboneUnavailableError, weights_digest, xception_weights
 from cloud.modeling.backbones.xception_weights import PACKAGE, find_model, load_weights, set_arrays
 

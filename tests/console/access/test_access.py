@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 import pytest
 
-from bus.atomic_file import write_atomic
+from bus.files.atomic_file import write_atomic
 from console.access.accounts import Accounts
 from console.access.login_backoff import FREE_ATTEMPTS
 from console.config import ConsoleConfig, Proxy

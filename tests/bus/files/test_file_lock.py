@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bus.file_lock import LockHeldError, exclusive_lock
+from bus.files.file_lock import LockHeldError, exclusive_lock
 from tests.conftest import DEADLINE_S, ROOT
 
 # Takes the lock, prints a line, and keeps the lock until its standard input is closed.
 _HOLDER = """
 import sys
 from pathlib import Path
-from bus.file_lock import exclusive_lock
+from bus.files.file_lock import exclusive_lock
 with exclusive_lock(Path(sys.argv[1]), holder=sys.argv[2]):
     print("locked", flush=True)
     sys.stdin.read()
@@ -27,7 +27,7 @@ with exclusive_lock(Path(sys.argv[1]), holder=sys.argv[2]):
 _PARENT = """
 import subprocess, sys
 from pathlib import Path
-from bus.file_lock import exclusive_lock
+from bus.files.file_lock import exclusive_lock
 child = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 with exclusive_lock(Path(sys.argv[1]), holder="parent") as descriptor:
     subprocess.Popen(child, pass_fds=[descriptor], stdout=subprocess.DEVNULL)

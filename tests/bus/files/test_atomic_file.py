@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bus import atomic_file
-from bus.atomic_file import sync_folder, write_atomic
+from bus.files import atomic_file
+from bus.files.atomic_file import sync_folder, write_atomic
 from tests.conftest import fill
 
 STEPS = ("open", "write", "fsync", "rename", "fsync")

@@ -1,4 +1,4 @@
-"""Rules of bus/regular_file.py: files that end are read, others are refused at once."""
+"""Rules of bus/files/regular_file.py: files that end are read, others are refused at once."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from bus.regular_file import read_regular
+from bus.files.regular_file import read_regular
 
 
 def test_a_file_is_read_whole(tmp_path):
