@@ -77,7 +77,7 @@ def test_a_file_of_any_editor_is_read(tmp_path, content):
         (("\n\n" + GOOD).encode("latin-1"), "line 3 is not UTF-8"),
         (GOOD.encode("utf-16"), "line 1 is not UTF-8"),
         ("port = 1".encode("utf-16-be"), "UTF-16 or UTF-32; save the file as UTF-8"),
-        (GOOD.encode() + b"\0", "it is no text"),
+        (GOOD.encode() + b"\0", "it is not text"),
         (b"a = " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
         ((GOOD + "port = 5").encode(), "Cannot overwrite a value"),
         (GOOD.replace("'h'", "'mqtt://h'").encode(), "got 'mqtt://h'; the port belongs in `port`"),
