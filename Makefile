@@ -9,9 +9,9 @@ RESOLVE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-has
 INSTALL = install --require-hashes -r
 # Demo, tests and benchmarks start hundreds of processes: each would compile every module again where bytecode is not kept.
 export PYTHONDONTWRITEBYTECODE =
-# Test modules run in parallel processes, each with its own brokers and ports; four on two cores, because many wait.
-# They are started in the order of collection, see tests/conftest.py.
-WORKERS ?= --numprocesses 4 --dist loadscope --no-loadscope-reorder
+# Test modules run in parallel processes, each with its own brokers and ports; three, because many tests wait. Four were not faster on two cores,
+# and each takes 0.9 GB. They are started in the order of collection, see tests/conftest.py.
+WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help catalogue screenshots docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
