@@ -98,9 +98,7 @@ class GroupAccuracy(Struct, frozen=True):
 
     def cells(self) -> tuple[str, ...]:
         """Return the cells of the row."""
-        interval = f"{self.low:.1%} to {self.high:.1%}"
-        counts = str(self.photos), str(self.correct), f"{self.accuracy:.1%}"
-        return escaped(self.group), str(self.version), *counts, interval
+        return _cells_of_part(self.group, self)
 
 
 class VariantAccuracy(Struct, frozen=True):
@@ -119,9 +117,13 @@ class VariantAccuracy(Struct, frozen=True):
 
     def cells(self) -> tuple[str, ...]:
         """Return the cells of the row."""
-        interval = f"{self.low:.1%} to {self.high:.1%}"
-        counts = str(self.photos), str(self.correct), f"{self.accuracy:.1%}"
-        return escaped(self.variant or _GRAPH), str(self.version), *counts, interval
+        return _cells_of_part(self.variant or _GRAPH, self)
+
+
+def _cells_of_part(part: str, row: GroupAccuracy | VariantAccuracy) -> tuple[str, ...]:
+    """Return the cells of a version's accuracy at a part of its photos."""
+    interval = f"{row.low:.1%} to {row.high:.1%}"
+    return escaped(part), str(row.version), str(row.photos), str(row.correct), f"{row.accuracy:.1%}", interval
 
 
 class People(Struct, frozen=True):

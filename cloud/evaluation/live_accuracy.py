@@ -48,18 +48,8 @@ def audit_stats_by_group(store: Store, condition: str = "TRUE") -> dict[int, dic
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    if not store.has_column(GROUP_COLUMN):
-        return {}
-    outcomes: defaultdict[tuple[int, str], list[tuple[bool, float]]] = defaultdict(list)
-    columns = (*AuditedAnswer.__struct_fields__, GROUP_COLUMN)
     grouped = f"{AUDITED_WITH_ANSWER} AND coalesce({GROUP_COLUMN}, '') != ''"
-    for row in store.scan(columns, where=f"{grouped} AND ({condition})"):
-        answer = msgspec.convert(row, AuditedAnswer)
-        outcomes[answer.model_version, str(row[GROUP_COLUMN])].append(answer.outcome)
-    found: defaultdict[int, dict[str, AuditStats]] = defaultdict(dict)
-    for version, group in sorted(outcomes):
-        found[version][group] = AuditStats.from_outcomes(outcomes[version, group])
-    return dict(found)
+    return _audit_stats_by(store, GROUP_COLUMN, f"{grouped} AND ({condition})")
 
 
 def audit_stats_by_variant(store: Store) -> dict[int, dict[str, AuditStats]]:
@@ -71,16 +61,22 @@ def audit_stats_by_variant(store: Store) -> dict[int, dict[str, AuditStats]]:
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    if not store.has_column(_VARIANT_COLUMN):
+    found = _audit_stats_by(store, _VARIANT_COLUMN, AUDITED_WITH_ANSWER)
+    return {version: variants for version, variants in found.items() if len(variants) > 1}
+
+
+def _audit_stats_by(store: Store, column: str, where: str) -> dict[int, dict[str, AuditStats]]:
+    """Return the audit statistics of each version by a column of text; none in a dataset without it."""
+    if not store.has_column(column):
         return {}
     outcomes: defaultdict[tuple[int, str], list[tuple[bool, float]]] = defaultdict(list)
-    for row in store.scan((*AuditedAnswer.__struct_fields__, _VARIANT_COLUMN), where=AUDITED_WITH_ANSWER):
+    for row in store.scan((*AuditedAnswer.__struct_fields__, column), where=where):
         answer = msgspec.convert(row, AuditedAnswer)
-        outcomes[answer.model_version, str(row[_VARIANT_COLUMN] or "")].append(answer.outcome)
+        outcomes[answer.model_version, str(row[column] or "")].append(answer.outcome)
     found: defaultdict[int, dict[str, AuditStats]] = defaultdict(dict)
-    for version, variant in sorted(outcomes):
-        found[version][variant] = AuditStats.from_outcomes(outcomes[version, variant])
-    return {version: variants for version, variants in found.items() if len(variants) > 1}
+    for version, value in sorted(outcomes):
+        found[version][value] = AuditStats.from_outcomes(outcomes[version, value])
+    return dict(found)
 
 
 def told_accuracies(store: Store, version: int) -> dict[str, float]:
