@@ -158,7 +158,7 @@ class Full(Policy):
             np.array([trained_on[place].truth for place in by_models], np.int64),
         )
         self.fitted_novelty = fit_novelty(best.training_embeddings)
-        return Model(winner.head, best.held_out[best.chosen].temperature, best.backbone.name)
+        return Model(winner.head, best.chosen_held_out.temperature, best.backbone.name)
 
     def _evaluate(self, backbone: Backbone, trained_on: Sequence[Sample]) -> CandidateResults:
         examples = [_example(sample, self.world.classes) for sample in trained_on]

@@ -119,7 +119,7 @@ def train(
 
 def answers(results: CandidateResults, photos: Photos, at: Ints) -> tuple[Floats, Floats]:
     """Return the probabilities of photos by the shared head, and by the heads of their meters."""
-    temperature = results.held_out[results.chosen].temperature
+    temperature = results.chosen_held_out.temperature
     shared = softmax(results.chosen_fit.head.logits(photos.vectors[at]) / temperature)
     groups = photos.devices[at].tolist()
     return shared, answer_by_groups(results.groups.heads, groups, shared, photos.vectors[at])

@@ -77,10 +77,19 @@ class CandidateResults:
         return self.fitted[self.chosen]
 
     @property
+    def chosen_held_out(self) -> HeldOut:
+        """Held-out answers of the best candidate."""
+        return self.held_out[self.chosen]
+
+    @property
+    def held_out_groups(self) -> list[str]:
+        """Group of the device of each held-out photo."""
+        return [self.examples[at].group for at in self.chosen_held_out.positions]
+
+    @property
     def held_out_answers(self) -> Floats:
         """Calibrated probabilities of the held-out photos, `[M, K]`, as edges would answer them."""
-        held_out = self.held_out[self.chosen]
-        return self.groups.held_out(softmax(held_out.logits / held_out.temperature))
+        return self.groups.held_out(self.chosen_held_out.probabilities)
 
     @property
     def gold_answers(self) -> Floats | None:
@@ -88,7 +97,7 @@ class CandidateResults:
         logits = self.on_gold.get(self.chosen)
         if logits is None or self.gold_by_groups is not None:
             return self.gold_by_groups
-        return softmax(logits / self.held_out[self.chosen].temperature)
+        return softmax(logits / self.chosen_held_out.temperature)
 
 
 def evaluate_candidates(
@@ -240,7 +249,7 @@ def align_learner(
 
 
 def _best(tried: Sequence[CandidateResults]) -> CandidateResults:
-    return min(tried, key=lambda one: one.held_out[one.chosen].loss or 0.0)
+    return min(tried, key=lambda one: one.chosen_held_out.loss or 0.0)
 
 
 def with_groups(
@@ -262,21 +271,20 @@ def with_groups(
         duplicates: numbers of the groups of near-duplicates among the examples.
         seed: of folds and bootstrap.
     """
-    held_out = results.held_out[results.chosen]
-    groups = [results.examples[at].group for at in held_out.positions]
+    held_out, groups = results.chosen_held_out, results.held_out_groups
     if not any(groups):
         return results
-    by_all = aligned.held_out[aligned.chosen]
+    by_all = aligned.chosen_held_out
     shared_head = results.chosen_fit.head.cooled(held_out.temperature)
     aligned_head = aligned.chosen_fit.head.cooled(by_all.temperature)
     fits = fit_groups(
         groups,
         learner.features[held_out.positions],
-        softmax(held_out.logits / held_out.temperature),
+        held_out.probabilities,
         held_out.labels,
         shared=shared_head,
         aligned=Aligned(
-            softmax(by_all.logits / by_all.temperature),
+            by_all.probabilities,
             {
                 name: packed(fold(aligned_head, moments[name]).beyond(shared_head), 1.0)
                 for name in set(groups) - {NO_GROUP}
@@ -303,11 +311,10 @@ def with_answer_heads(
         duplicates: numbers of the groups of near-duplicates among the examples.
         seed: of folds and bootstrap.
     """
-    held_out = results.held_out[results.chosen]
-    groups = [results.examples[at].group for at in held_out.positions]
+    held_out, groups = results.chosen_held_out, results.held_out_groups
     if not any(groups):
         return results
-    probabilities = softmax(held_out.logits / held_out.temperature)
+    probabilities = held_out.probabilities
     fits = fit_groups(
         groups,
         centred_logits(log_probabilities(probabilities)),
@@ -353,7 +360,7 @@ def is_worth_trying(best: CandidateResults, other: Backbone) -> bool:
         True if it is another one, there are enough human labels to train it, and the best one so far makes
         mistakes on held-out labels.
     """
-    accuracy = best.held_out[best.chosen].accuracy
+    accuracy = best.chosen_held_out.accuracy
     human = sum(example.human for example in best.examples)
     enough = human >= (MIN_PRETRAINED_LABELS if other.pretrained else MIN_SCRATCH_LABELS)
     return other.name != best.backbone.name and enough and accuracy is not None and accuracy < ENOUGH
@@ -372,7 +379,7 @@ def better(one: CandidateResults, other: CandidateResults) -> CandidateResults:
 
 def _is_better(one: CandidateResults, other: CandidateResults) -> bool:
     """Decide whether the loss on the held-out labels that both have is significantly lower."""
-    first, second = one.held_out[one.chosen], other.held_out[other.chosen]
+    first, second = one.chosen_held_out, other.chosen_held_out
     both = np.intersect1d(first.positions, second.positions)
     gains = _losses(second.at(both)) - _losses(first.at(both))
     return len(gains) > 1 and bool(gains.mean() > _SIGNIFICANT * gains.std(ddof=1) / len(gains) ** 0.5)
@@ -380,7 +387,7 @@ def _is_better(one: CandidateResults, other: CandidateResults) -> bool:
 
 def _losses(answers: HeldOut) -> Floats:
     """Return the calibrated loss of each held-out label, in the order of the positions."""
-    likely = softmax(answers.logits / answers.temperature)[np.arange(len(answers.labels)), answers.labels]
+    likely = answers.probabilities[np.arange(len(answers.labels)), answers.labels]
     return -np.log(np.maximum(likely, _MIN_PROBABILITY))[np.argsort(answers.positions)]
 
 

@@ -104,12 +104,17 @@ class HeldOut:
         return fit_temperature(self.logits, self.labels)
 
     @property
+    def probabilities(self) -> Floats:
+        """Calibrated probabilities, `[M, K]`."""
+        return softmax(self.logits / self.temperature)
+
+    @property
     def loss(self) -> float | None:
         """Mean negative log-likelihood after calibration, None without held-out labels."""
         if len(self.labels) == 0:
             return None
         truth = np.eye(self.logits.shape[1])[self.labels]  # one-hot
-        return cross_entropy(softmax(self.logits / self.temperature), truth)
+        return cross_entropy(self.probabilities, truth)
 
     @property
     def accuracy(self) -> float | None:

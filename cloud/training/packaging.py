@@ -182,7 +182,7 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
 
 def _held_out_answers(results: CandidateResults, unseen: Collection[str]) -> HeldOutAnswers:
     """Return the chosen candidate's cross-validated answers to photos that the champion has not seen."""
-    held_out = results.held_out[results.chosen]
+    held_out = results.chosen_held_out
     photos = [results.examples[position] for position in held_out.positions]
     rows = [row for row, photo in enumerate(photos) if photo.photo_id in unseen]
     return HeldOutAnswers([photos[row] for row in rows], results.held_out_answers[rows])
@@ -251,7 +251,7 @@ def _write_files(
 
 def _chosen_model(results: CandidateResults) -> Model:
     """Return the best candidate as it is exported."""
-    temperature = results.held_out[results.chosen].temperature
+    temperature = results.chosen_held_out.temperature
     backbone, embedded = results.backbone, results.training_embeddings
     novelty = fit_novelty(embedded) if len(embedded) else NoveltyModel.unknown(backbone.embedding_dim)
     return Model(
@@ -293,7 +293,7 @@ def quantized_before(champion: Champion | None, card: Card) -> bytes | None:
 
 def _evidence(results: CandidateResults, losses: Mapping[str, Sequence[tuple[int, float]]]) -> ReportData:
     """Return the calibrated answers of the best candidate, for the report."""
-    held_out, gold = results.held_out[results.chosen], results.gold_answers
+    held_out, gold = results.chosen_held_out, results.gold_answers
     return ReportData(
         gold=None
         if gold is None
@@ -327,8 +327,8 @@ def _card_figures(results: CandidateResults) -> _CardFigures:
     else:  # what edges serve; the candidates are compared by their shared heads
         measured = measure(answers, truth, results.classes)
         # Logits before the temperature, up to a constant per photo, which the softmax ignores.
-        on_gold = log_probabilities(answers) * held_out[results.chosen].temperature
-    calibration = _calibration(held_out[results.chosen], on_gold, truth)
+        on_gold = log_probabilities(answers) * results.chosen_held_out.temperature
+    calibration = _calibration(results.chosen_held_out, on_gold, truth)
     return _CardFigures(candidates, measured, calibration)
 
 
