@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cloud.dataset.store import Row, Store
 from cloud.retraining import drift_alarm
@@ -16,6 +17,16 @@ RULES = Triggers(drift_photos=30)
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "dataset")
+
+
+def sample(number: int, embedding: NDArray[np.float64], device: str, **fields: object) -> Row:
+    """A sample that is the `number`-th to arrive."""
+    facts: dict[str, object] = {
+        "photo_id": f"{number:032x}", "image": b"x", "width": 1, "height": 1, "received_at_ms": number,
+        "node": "edge-1", "device": device, "lane": "hard", "edge_label": "cat", "confidence": 0.9,
+        "model_version": 1, "embedding": embedding.astype("<f4").tobytes(),
+    }  # fmt: skip
+    return Row(**(facts | fields))  # type: ignore[arg-type]  # tests pass fields by name
 
 
 def harvest(
@@ -34,20 +45,7 @@ def harvest(
     draw = np.random.default_rng(start)
     store.upsert(
         [
-            Row(
-                photo_id=f"{n:032x}",
-                image=b"x",
-                width=1,
-                height=1,
-                received_at_ms=n,
-                node=node,
-                device=device,
-                lane=lane,
-                edge_label="cat",
-                confidence=0.9,
-                model_version=version,
-                embedding=(draw.normal(size=length) + shift).astype("<f4").tobytes(),
-            )
+            sample(n, draw.normal(size=length) + shift, device, node=node, lane=lane, model_version=version)
             for n in range(start, start + count)
         ]
     )
@@ -178,20 +176,7 @@ def many(store: Store, start: int, looks: dict[str, float], each: int, *, nights
     day = [3.0 * (nights and number // 45 % 2) for number in range(start, start + len(order))]
     store.upsert(
         [
-            Row(
-                photo_id=f"{number:032x}",
-                image=b"x",
-                width=1,
-                height=1,
-                received_at_ms=number,
-                node="edge-1",
-                device=device,
-                lane="hard",
-                edge_label="cat",
-                confidence=0.9,
-                model_version=1,
-                embedding=(draw.normal(size=8) + shift + dark).astype("<f4").tobytes(),
-            )
+            sample(number, draw.normal(size=8) + shift + dark, device)
             for number, ((device, shift), dark) in enumerate(zip(order, day, strict=True), start)
         ]
     )

@@ -42,25 +42,18 @@ def photo(label: str, seed: int) -> bytes:
     return buffer.getvalue()
 
 
+def labelled(image: bytes, label: str, **fields: object) -> Row:
+    """A photo that a person labelled, by default an imported one."""
+    facts: dict[str, object] = {
+        "photo_id": content_id(image), "image": image, "width": 32, "height": 24, "received_at_ms": 1,
+        "human_label": label, "human_by": "bob", "human_at_ms": 1, "origin": "import",
+    }  # fmt: skip
+    return Row(**(facts | fields))  # type: ignore[arg-type]  # tests pass fields by name
+
+
 def add(store: Store, count: int, split: str, *, classes: tuple[str, ...] = CLASSES, first: int = 0) -> None:
     images = [(label, photo(label, first + seed)) for seed in range(count) for label in classes]
-    store.upsert(
-        [
-            Row(
-                photo_id=content_id(image),
-                image=image,
-                width=32,
-                height=24,
-                received_at_ms=1,
-                human_label=label,
-                human_by="bob",
-                human_at_ms=1,
-                split=split,
-                origin="import",
-            )
-            for label, image in images
-        ]
-    )
+    store.upsert([labelled(image, label, split=split) for label, image in images])
 
 
 @pytest.fixture(scope="module")
@@ -231,19 +224,14 @@ def test_groups_of_devices_get_heads_beside_an_adopted_model(model: Path, tmp_pa
     }
     store.upsert(
         [
-            Row(
-                photo_id=content_id(image),
-                image=image,
-                width=32,
-                height=24,
-                received_at_ms=1,
+            labelled(
+                image,
+                other[label] if group == "swapped" else label,
+                origin="sample",
                 node="edge-1",
                 device=group,
                 device_group=group,
                 lane="hard",
-                human_label=other[label] if group == "swapped" else label,
-                human_by="bob",
-                human_at_ms=1,
             )
             for (group, label, _), image in images.items()
         ]
