@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE =
 WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help catalogue screenshots docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
+.PHONY: help catalogue screenshots docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning bench-scale images messages lock clean \
     kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-compose test-broker test-s3 test-ray \
     kubeedge-pods kubeedge-pods-stop test-kubeedge-pods
 
@@ -48,6 +48,9 @@ soak: $(READY) ## inject faults into the whole system: MINUTES=20 SEED=1; VARIAN
 bench: $(READY) ## compare with alternatives, see docs/benchmarks.md: MINUTES=25, ARGS="--quick pipeline"
 	$(BIN)/python -m bench --minutes $(or $(MINUTES),25) $(ARGS)
 	$(BIN)/python -m bench.render
+
+bench-scale: $(READY) ## measure sizes beyond one machine, under an hour: ARGS="--quick failover"; Ray if it is installed
+	$(BIN)/python -m bench.scale $(ARGS)
 
 # Its matrices are small: several OpenBLAS threads would be slower than one.
 bench-learning: $(READY) ## compare learning policies on real photos, about twenty minutes: PHOTOS=DIR
