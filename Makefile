@@ -130,10 +130,12 @@ test-s3: $(READY) ## test the dataset on two real S3 servers; needs Go, installs
 	GLEANER_MOTO=$(CURDIR)/.cache/moto/bin/moto_server GLEANER_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw $(BIN)/python -m pytest -m s3 tests/cloud/dataset tests/edge/models/transfer $(ARGS)
 
 KUBERAY = github.com/ray-project/kuberay/ray-operator@v1.5.0
-test-ray: $(READY) ## embed on a Ray cluster of several processes; installs Ray into the environment, needs Go for KubeRay's CRD
+TRAINING_OPERATOR = github.com/kubeflow/training-operator@v1.9.3
+SOURCE_OF = cd /tmp && go mod download -json $(1) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p'
+test-ray: $(READY) ## embed on a Ray cluster of several processes; installs Ray into the environment, needs Go for the CRDs
 	$(BIN)/uv pip install --quiet --constraint constraints/ray.txt --python $(BIN)/python ray
-	GLEANER_KUBERAY=$$(cd /tmp && go mod download -json $(KUBERAY) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p') \
-	    $(BIN)/python -m pytest -m "ray or not ray" tests/cloud/ray_jobs tests/deploy/test_rayjob.py $(ARGS)
+	GLEANER_KUBERAY=$$($(call SOURCE_OF,$(KUBERAY))) GLEANER_TRAINING_OPERATOR=$$($(call SOURCE_OF,$(TRAINING_OPERATOR))) \
+	    $(BIN)/python -m pytest -m "ray or not ray" tests/cloud/ray_jobs tests/deploy/test_rayjob.py tests/deploy/test_tfjob.py $(ARGS)
 
 docs: $(READY) ## build the documentation site in site/; fails if a link is broken
 	$(BIN)/python deploy/docs_site.py .cache/docs
