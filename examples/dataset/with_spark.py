@@ -1,6 +1,6 @@
 """Count the photos of a dataset by their human label with Spark: `python with_spark.py dataset.lance`.
 
-Each task reads fragments of the table itself, so that no image passes the driver. All machines need Lance, and
+Each task reads fragments of the table itself, so that nothing passes the driver. All machines need Lance, and
 the path or s3:// URL has to be the same for them. Spark needs Java 17.
 """
 
