@@ -52,7 +52,7 @@ def configure(level: str = "info", *, json: bool | None = None, **bound: str) ->
     )
     structlog.contextvars.bind_contextvars(**bound)
     _capture_libraries()
-    # paho and aiomqtt log the same errors that bus.mqtt.connection raises.
+    # paho and aiomqtt log the same errors that bus.mqtt.connection.connection raises.
     logging.getLogger("mqtt").setLevel(logging.CRITICAL)
 
 

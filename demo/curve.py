@@ -67,8 +67,8 @@ def points(dataset: str, features: Path, backbone: str, seed: int, *, asked: str
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415  # loads TensorFlow
     from cloud.progress import NoProgress  # noqa: PLC0415  # as above
-    from cloud.training.candidates import HARVESTED, HUMAN, Labelled, fit_candidates  # noqa: PLC0415  # as above
-    from cloud.training.learners import learner_for  # noqa: PLC0415  # as above
+    from cloud.training.candidates.candidates import HARVESTED, HUMAN, Labelled, fit_candidates  # noqa: PLC0415  # as above
+    from cloud.training.candidates.learners import learner_for  # noqa: PLC0415  # as above
 
     plan = get_backbone(asked or backbone)
     if plan.name != backbone:  # another one was better

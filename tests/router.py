@@ -22,7 +22,7 @@ from bus.gateway import service
 from bus.gateway.config import GatewayConfig
 from bus.gateway.routes import Route, node_routes
 from bus.mqtt.client import Bus, transient_client_id
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.connection.connection import BrokerConnectionError
 from bus.mqtt.subscription import RawMessage
 from tests.conftest import eventually
 

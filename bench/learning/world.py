@@ -16,7 +16,7 @@ from cloud.modeling.arrays import Ints
 from cloud.modeling.backbones import EFFICIENTNET_LITE0, EFFICIENTNET_LITE0_GRID
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
-from edge.harvest.image import dhash, shrink
+from edge.harvest.shrinking.image import dhash, shrink
 from schemas.class_names import NEITHER
 from schemas.codec import content_id
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from bus.metrics import Counters
-from bus.mqtt.connection import CONCURRENT_PUBLISHES, Incoming, matches
+from bus.mqtt.connection.connection import CONCURRENT_PUBLISHES, Incoming, matches
 from schemas.codec import decode
 from schemas.messages import Message
 from schemas.topics import EVENT, STATUS, Topic

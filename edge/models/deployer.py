@@ -19,7 +19,7 @@ from edge.models.actuator import Actuator
 from edge.models.observation import Attempt
 from edge.models.reconcile import reconcile
 from edge.models.release_records import ReleaseRecords
-from edge.models.releases import Releases
+from edge.models.releases.releases import Releases
 from edge.models.transfer.mirror_client import SiteMirror
 from edge.serving.client import Predictor
 from edge.serving.traffic_router import TrafficRouter

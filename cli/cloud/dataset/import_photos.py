@@ -77,9 +77,9 @@ def hold_out_share(text: str) -> float:
 def run(arguments: Namespace) -> int:
     """Import what can be read; print counts per class, and what was skipped with the reason."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
+    from cloud.dataset.importing.formats.source import SourceOptions, source_entries  # noqa: PLC0415  # as above
     from cloud.dataset.importing.import_result import ImportOptions  # noqa: PLC0415  # as above
     from cloud.dataset.importing.importer import import_entries  # noqa: PLC0415  # as above
-    from cloud.dataset.importing.source import SourceOptions, source_entries  # noqa: PLC0415  # as above
 
     log.configure("error")  # without Pillow's warnings: what is skipped is listed with the reason
     if arguments.hold_out is not None and arguments.split == "gold":

@@ -12,7 +12,7 @@ from bus.gateway import service
 from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
 from bus.gateway.router_client import Router
-from bus.gateway.rule_probe import new_probe
+from bus.gateway.rules.rule_probe import new_probe
 from bus.gateway.uplink import Uplink, UplinkError
 from bus.mqtt.client import Bus, transient_client_id
 from schemas.codec import to_json, to_msgpack

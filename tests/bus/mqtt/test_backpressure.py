@@ -7,7 +7,7 @@ import pytest
 
 from bus.metrics import Counters
 from bus.mqtt.client import Bus, transient_client_id
-from bus.mqtt.connection import Incoming
+from bus.mqtt.connection.connection import Incoming
 from bus.mqtt.errors import BrokerConnectionError
 from bus.mqtt.presence import Presence
 from bus.mqtt.subscription import RawSubscriptions

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cloud.dataset.importing import importer, picture
 from cloud.dataset.importing.entry import Item
-from cloud.dataset.importing.folder import folder_entries
+from cloud.dataset.importing.formats.folder import folder_entries
 from cloud.dataset.importing.import_result import ImportOptions, ImportResult
 from cloud.dataset.importing.picture import MAX_IMAGE_BYTES
 from cloud.dataset.schema import Split

@@ -1,0 +1,1 @@
+"""One connection to a broker, with what it needs of paho and aiomqtt."""
