@@ -6,10 +6,10 @@ is added later has a default, so that old and new components understand each oth
 A Python name may differ from the name on the wire: `field(name=...)` states the wire name.
 """
 
-from schemas.messages.photos import VERSION, Message
-from schemas.messages.photos import MAX_FORGET_IDS, Command, Forget, Policy, Release, Steering
+from schemas.messages.base import VERSION, Message
+from schemas.messages.orders import MAX_FORGET_IDS, Command, Forget, Policy, Release, Steering
 from schemas.messages.photos import Feedback, Photo, Receipt, Result, Sample
-from schemas.messages.photos import CanaryReport, Event, ServedModel, Status, VersionStats
+from schemas.messages.status import CanaryReport, Event, ServedModel, Status, VersionStats
 
 __all__ = [
     "MAX_FORGET_IDS",

@@ -1,26 +1,17 @@
-"""The messages of version 1, exchanged between device, edge and cloud.
-
-Each class is the payload of one topic in `schemas/topics.py`. Readers ignore unknown fields, and a field that
-is added later has a default, so that old and new components understand each other (guarantee G7).
-
-A Python name may differ from the name on the wire: `field(name=...)` states the wire name.
-"""
+"""A photo on its way through the system: its result, its sample, and the label that a person gives."""
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta
 
 from schemas.class_names import NEITHER
-from schemas.events import MEANINGS, EventName
 from schemas.field_types import (
     EPOCH_MS,
     Count,
-    DevicePattern,
     DHash,
     Duration,
     Entropy,
     Group,
-    GroupChoice,
     Image,
     Label,
     Margin,
@@ -29,31 +20,19 @@ from schemas.field_types import (
     ModelVersion,
     Name,
     Novelty,
-    OrderId,
     PhotoId,
     Probability,
     Raw,
     Rejection,
     Scores,
     Seconds,
-    Sha256,
     Share,
-    Stage,
     Text,
     Trace,
     Variant,
 )
 from schemas.lanes import LANES
-from schemas.policy_rules import HarvestRules, Vote
-
-VERSION = 1
-MAX_FORGET_IDS = 5000
-"""Most photos that one message names to be forgotten."""
-
-
-# Defaults are not written, so that a field added later does not change messages that do not use it.
-class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=VERSION):
-    """Base of all messages: adds the field `v` with the version of the contract."""
+from schemas.messages.base import Message
 
 
 class Photo(Message, frozen=True, kw_only=True):
@@ -250,260 +229,3 @@ class Feedback(Message, frozen=True, kw_only=True):
             "replace a label by another person or device: a correction needs a time"
         ),
     ] = None
-
-
-class Command(Message, frozen=True, kw_only=True):
-    """A command to a device: take a photo now, or change the interval between photos."""
-
-    node: Name
-    device: Name
-    action: Literal["capture", "set-interval"]
-    interval_s: Annotated[
-        Seconds | None,
-        Meta(description="for `set-interval`: seconds between photos, 0 stops the timer; otherwise null"),
-    ] = None
-
-
-class Policy(Message, frozen=True, kw_only=True):
-    """The harvest rules for an edge node, which of its answers count, and its groups of devices. Retained."""
-
-    node: Name
-    harvest: HarvestRules = HarvestRules()
-    vote: Annotated[Vote, Meta(description="of every device of the node")] = Vote()
-    votes: Annotated[
-        dict[Name, Vote], Meta(max_length=1024, description="overrides of `vote` by device")
-    ] = {}
-    groups: Annotated[
-        dict[DevicePattern, GroupChoice],
-        Meta(
-            max_length=1024,
-            description="groups of devices by name or pattern, whose photos are answered by the head of the "
-            "group if the version has one; the most specific pattern counts",
-        ),
-    ] = {}
-    issued_at_ms: Annotated[
-        Milliseconds | None, Meta(description=f"when it was published; {EPOCH_MS}; null if unknown")
-    ] = None
-
-
-class Release(Message, frozen=True, kw_only=True):
-    """The model version for an edge node to serve. Retained; the bundle itself is downloaded from `url`."""
-
-    node: Name
-    model: ModelName
-    version: ModelVersion
-    url: Annotated[
-        str, Meta(min_length=1, max_length=2048, description="URL of the bundle: file, http, https or s3")
-    ]
-    sha256: Annotated[Sha256, Meta(description="SHA-256 of the bundle, hexadecimal")]
-    # Known before the download, which is stopped at this size.
-    size_bytes: Annotated[int, Meta(ge=1, le=2**40, description="size of the bundle in bytes")]
-    classes: Annotated[
-        list[Label],
-        Meta(min_length=2, max_length=1024, description="classes, in the order of the model's outputs"),
-    ]
-    metrics: Annotated[
-        dict[str, float], Meta(max_length=64, description="metrics of the version by name, for people")
-    ] = {}
-    temperature: Annotated[
-        float,
-        Meta(ge=0.01, le=100, description="the model divides its logits by it, for calibration"),
-    ] = 1.0
-    # For people: nodes read the heads from the bundle, whose digest is signed.
-    groups: Annotated[
-        list[Group], Meta(max_length=1024, description="groups of devices that have a head in the bundle")
-    ] = []
-    stage: Annotated[
-        Stage,
-        Meta(
-            description="shadow: compared with the baseline, its answers are not sent; canary: serves some "
-            "devices; all: serves every device"
-        ),
-    ] = "all"
-    share: Annotated[
-        Probability,
-        Meta(description="for canary: share of the devices, chosen by a hash of their names"),
-    ] = 1.0
-    # A field on which nodes act must be signed: new ones belong into SIGNED_LATER of bus/security/signing.py.
-    baseline: Annotated[
-        ModelVersion | None,
-        Meta(description="for shadow and canary: the version in service meanwhile; null for all"),
-    ] = field(default=None, name="beside")
-    # Not signed, because nodes that do not know it would reject the release: it only saves bytes, since the
-    # bundle must have `sha256` however it was fetched.
-    parts: Annotated[
-        Sha256 | None,
-        Meta(
-            description="SHA-256 of the list at the path of `url` with `.parts.parts` behind it, by which "
-            "nodes fetch only the parts that they lack; null: the bundle is fetched as a whole"
-        ),
-    ] = None
-    released_at_ms: Annotated[
-        Milliseconds,
-        Meta(description=f"when it was released; older signed releases are refused; {EPOCH_MS}"),
-    ]
-    # The description is inside the union, because the schema was first published so.
-    signature: (
-        Annotated[
-            str,
-            Meta(max_length=1024, description="Ed25519 signature, hexadecimal; null if unsigned"),
-        ]
-        | None
-    ) = None
-
-
-class Forget(Message, frozen=True, kw_only=True):
-    """Photos that an edge node forgets, with their answers, samples and hashes. Retained.
-
-    It has all that the node has not confirmed. The node confirms it by `forgotten` in its Status.
-    """
-
-    node: Name
-    order_id: OrderId
-    # The codec reads messages of 256 KiB: these limits fit in it, with device names of any length.
-    photo_ids: Annotated[
-        list[PhotoId], Meta(max_length=MAX_FORGET_IDS, description="photos by id; unknown ones are ignored")
-    ] = []
-    devices: Annotated[
-        dict[Name, Milliseconds],
-        Meta(
-            max_length=1024,
-            description=f"every photo of a device that the node answered before a time; {EPOCH_MS}",
-        ),
-    ] = {}
-    before_ms: Annotated[
-        Milliseconds | None,
-        Meta(description=f"every photo that the node answered before this time; {EPOCH_MS}; null: none"),
-    ] = None
-    at_ms: Annotated[Milliseconds, Meta(description=f"when the order was given; {EPOCH_MS}")]
-
-
-class ServedModel(Struct, frozen=True, kw_only=True):
-    """A model as the model server reports it."""
-
-    name: ModelName
-    version: Annotated[ModelVersion | None, Meta(description="version served; null if none is")] = None
-    state: Literal["available", "loading", "failed", "absent"]
-    reason: Annotated[Text | None, Meta(description="why it is not available; null if it is")] = None
-    sha256: Annotated[
-        Sha256 | None,
-        Meta(description="SHA-256 of the bundle in service; null if it did not come from a release"),
-    ] = None
-
-
-class VersionStats(Struct, frozen=True, kw_only=True):
-    """Counts and latency of one model version on one node, since its canary or its service began."""
-
-    version: ModelVersion
-    answered: Annotated[Count, Meta(description="photos classified")] = 0
-    failed: Annotated[Count, Meta(description="failed calls of the model server")] = 0
-    p95_ms: Annotated[
-        Duration | None,
-        Meta(description="95th percentile of the latest calls, milliseconds; null below 20 calls"),
-    ] = None
-
-
-class CanaryReport(Struct, frozen=True, kw_only=True):
-    """Progress of a shadow or canary release: on one edge node, or, from the rollout, over several."""
-
-    stage: Stage
-    champion: Annotated[VersionStats, Meta(description="the version in service")]
-    challenger: Annotated[VersionStats, Meta(description="the version that is tested")]
-    compared: Annotated[Count, Meta(description="photos classified by both versions")] = 0
-    disagreed: Annotated[Count, Meta(description="compared photos with different labels")] = 0
-    since_ms: Annotated[Milliseconds, Meta(description=f"when this stage began; {EPOCH_MS}")]
-
-
-class Status(Message, frozen=True, kw_only=True):
-    """State of a component, published regularly and at each change. Retained; `offline` is its last will."""
-
-    node: Name
-    name: Name
-    state: Literal["online", "degraded", "offline"]
-    at_ms: Annotated[Milliseconds, Meta(description=f"when the status was written; {EPOCH_MS}")]
-    since_ms: Annotated[Milliseconds, Meta(description=f"when the component started; {EPOCH_MS}")]
-    software: Annotated[str, Meta(max_length=64, description="version of the software")]
-    run_id: Annotated[str, Meta(max_length=32, description="random id of this run; changes with each start")]
-    reason: Annotated[
-        Text | None, Meta(description="why it is degraded or offline, for people; null if it is online")
-    ] = None
-    model: Annotated[
-        ServedModel | None, Meta(description="the model that an edge serves; null for other components")
-    ] = None
-    canary: Annotated[
-        CanaryReport | None, Meta(description="progress of a shadow or canary release; null if there is none")
-    ] = field(default=None, name="trial")
-    serving: Annotated[
-        VersionStats | None,
-        Meta(description="figures of the version in service while no release is tested; null otherwise"),
-    ] = None
-    counters: Annotated[
-        dict[str, Count], Meta(max_length=256, description="event counts since the start, by name")
-    ] = {}
-    clock_offsets_s: Annotated[
-        dict[Name, float],
-        Meta(
-            max_length=64,
-            description="of an edge: devices whose clock is wrong, with the edge's time minus theirs in "
-            "seconds, as their photos arrive",
-        ),
-    ] = {}
-    dataset: Annotated[
-        Text | None,
-        Meta(
-            description="where the dataset is that a component of the cloud uses: a folder or URL, without "
-            "user and query; null for other components"
-        ),
-    ] = None
-    forgotten: Annotated[
-        OrderId | None,
-        Meta(description="of an edge: the order to forget photos that it carried out last; null: none"),
-    ] = None
-
-
-class Event(Message, frozen=True, kw_only=True):
-    """Something that happened, for people and other components."""
-
-    node: Name
-    name: Name
-    # A pattern and no enumeration: readers accept the events of later versions.
-    event: Annotated[
-        str,
-        Meta(
-            pattern=r"^[a-z][a-z0-9.-]{0,63}$(?!\n)",
-            description="name of the event, see `x-events`; readers accept unknown names",
-            examples=list(EventName),
-            extra_json_schema={"x-events": dict(MEANINGS)},
-        ),
-    ]
-    at_ms: Annotated[Milliseconds, Meta(description=f"when it happened; {EPOCH_MS}")]
-    reason: Annotated[Text | None, Meta(description="details for people; null if there are none")] = None
-    facts: Annotated[
-        # The title names the type in generated code.
-        dict[str, Annotated[str | int | float | bool, Meta(title="Fact")]],
-        Meta(max_length=64, description="details by name, for programs; the names depend on the event"),
-    ] = {}
-
-
-class Steering(Message, frozen=True, kw_only=True):
-    """An operator's order to a running rollout. Retained: a controller that is away finds it later."""
-
-    node: Name
-    name: Name
-    order_id: OrderId
-    action: Annotated[
-        Literal["pause", "resume", "roll-back", "promote"],
-        Meta(
-            description="pause: no further stage, a bad version is still rolled back; resume: go on; "
-            "roll-back: every node returns to the champion; promote: every node gets the version now, or, "
-            "while it is only watched, the rollout is finished"
-        ),
-    ]
-    version: Annotated[ModelVersion, Meta(description="version that is rolled out")]
-    began_ms: Annotated[
-        Milliseconds,
-        Meta(description=f"when that rollout began; an order for another rollout is ignored; {EPOCH_MS}"),
-    ]
-    by: Annotated[str, Meta(min_length=1, max_length=128, description="who gave the order")]
-    reason: Annotated[Text | None, Meta(description="why, for people; null if not given")] = None
-    at_ms: Annotated[Milliseconds, Meta(description=f"when the order was given; {EPOCH_MS}")]
