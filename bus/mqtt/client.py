@@ -24,7 +24,7 @@ from bus.mqtt.connection.connection import (
 from bus.mqtt.errors import BrokerConnectionError
 from bus.mqtt.outage import Outage
 from bus.mqtt.presence import Presence, Reporter
-from bus.mqtt.probe import Probe
+from bus.mqtt.status_probe import StatusProbe
 from bus.mqtt.subscription import (
     DeliveryQueue,
     RawMessage,
@@ -102,7 +102,7 @@ class Bus:
         self._connection: BrokerConnection | None = None
         """The present connection; set only while it is proven to work."""
         self._number = 0  # of the present or last connection attempt
-        self._probe = None if presence is None else Probe(self._address, presence, self._reporter)
+        self._probe = None if presence is None else StatusProbe(self._address, presence, self._reporter)
         self._connected_at: float | None = None
         self._outage = Outage(self._address, self._identity.client_id, self.counters)
         self._ready = asyncio.Condition()

@@ -272,7 +272,7 @@ async def test_g5_a_list_of_another_authority_lets_no_broker_pass(edge, tmp_path
 
 async def test_a_missing_permission_is_an_error(edge, monkeypatch):
     """A component that may not write and read its own Status gets an error that explains it."""
-    monkeypatch.setattr("bus.mqtt.probe._PROBE_S", 0.3)
+    monkeypatch.setattr("bus.mqtt.status_probe._PROBE_S", 0.3)
     bus = Bus(Broker(port=edge.port, tls=edge.device(PI_1)), "d", presence=Presence("edge-1", "pi-2"))
     error = await connection_error(bus)
     assert "gleaner/v1/status/edge-1/pi-2 was not received within 0.3 s" in error

@@ -9,7 +9,7 @@ from bus.mqtt.presence import Presence, Reporter
 _PROBE_S = 10.0
 
 
-class Probe:
+class StatusProbe:
     """Detects a client that may not read or write its topics; one probe per connection, see `reset`.
 
     A missing permission is not reported otherwise: the broker acknowledges a publish that it drops.
