@@ -59,7 +59,7 @@ def points(dataset: str, features: Path, backbone: str, seed: int, *, asked: str
         features: Cache of embeddings.
         backbone: Name of the backbone of the second version, from its card.
         seed: Seed of the subsets.
-        asked: Backbone that the run was asked for, which may be of one's own: no name finds that one.
+        asked: Backbone that the run was asked for, which may be the user's: no name finds that one.
     """
     load_tensorflow()
     from cloud.dataset.example import class_names, label_indices  # noqa: PLC0415  # as above

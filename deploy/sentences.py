@@ -92,7 +92,7 @@ def _files() -> Iterator[Path]:
 
 
 def _whole(tree: ast.Module) -> Iterator[ast.expr]:
-    """Yield each text of a module that is no docstring and no part of another text."""
+    """Yield each text of a module that is neither a docstring nor part of another text."""
     inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     comments = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     comments |= {

@@ -161,7 +161,7 @@ def _text(payload: bytes) -> bytes:
 
 @asynccontextmanager
 async def gateway_running(config: GatewayConfig) -> AsyncIterator[None]:
-    """Run the gateway for the duration of a block, entered when it listens; fail if it ends by itself."""
+    """Run the gateway for the duration of a block, entered when it listens; fail if it ends early."""
     task = asyncio.create_task(service.run(config))
     port = int(config.listen.rpartition(":")[2])
     try:

@@ -27,7 +27,7 @@ OTHER = -1
 PLAIN, MIRRORED, DIM = range(3)
 """Indices of the three embeddings of a photo."""
 GRID_PLAIN, GRID_DIM = range(2)
-"""Indices of its two embeddings by the network that is tried beside the first one."""
+"""Indices of its two embeddings by the second network that is tried."""
 
 _LABELLED = 40
 _GATE = 200

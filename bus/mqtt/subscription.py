@@ -179,7 +179,7 @@ class Subscriptions:
             if (names := subscription.topic.match(incoming.topic)) is None:
                 continue
             if incoming.retained and subscription.topic is EVENT:
-                _acknowledge(incoming)  # whoever retains an event would have it happen at each connection
+                _acknowledge(incoming)  # a retained event would happen again at each connection
             else:
                 self._deliver(subscription, names, incoming)
             return  # one delivery has one ack, so one subscription gets it

@@ -163,7 +163,7 @@ def _results(
 def _with_groups(
     results: "CandidateResults", checker: "PhotoChecker", seed: int, progress: Progress
 ) -> "CandidateResults":
-    """Choose heads of groups of devices beside the model's own."""
+    """Choose heads of groups of devices in addition to the model's own."""
     from cloud.training.groups.heads import with_answer_heads  # noqa: PLC0415
 
     if not any(photo.group for photo in results.examples):

@@ -195,7 +195,7 @@ def heads_of(results: CandidateResults) -> GroupHeads | None:
 
 
 def _group_outcomes(results: CandidateResults) -> list[GroupOutcome]:
-    """Return what the card says about each group of devices."""
+    """Return the card's entry for each group of devices."""
     return [
         GroupOutcome(
             name=fit.name,

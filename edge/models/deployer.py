@@ -101,7 +101,7 @@ class Deployer:
     async def run(self) -> None:
         """Deploy releases and report what is served, until cancelled.
 
-        Safe to cancel: the next run continues from what is on disk when the retained release arrives.
+        Safe to cancel: the next run continues from the files on disk when the retained release arrives.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._releases.run(), name="models.receive")

@@ -1,4 +1,4 @@
-"""A photo on its way through the system: its result, its sample, and the label that a person gives."""
+"""Messages about one photo: the photo, its result, its sample with the receipt, and feedback."""
 
 from typing import Annotated, Literal
 

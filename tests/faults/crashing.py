@@ -146,7 +146,7 @@ def main() -> int:
     if arguments.variant:
         variants.VARIANTS[arguments.variant]()
     if acceptance.ENVIRONMENT in os.environ:
-        acceptance.record()  # outside whatever a variant has replaced
+        acceptance.record()  # outside the parts that a variant replaces
     if arguments.at in {"collector.compaction-written", "collector.compacted"}:
         importlib.import_module(
             "cloud.collector.collector"

@@ -1,1 +1,1 @@
-"""One connection to a broker, with what it needs of paho and aiomqtt."""
+"""One connection to a broker, the only package that uses paho and aiomqtt."""

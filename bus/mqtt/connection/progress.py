@@ -111,7 +111,7 @@ class SendWindow:
         return self._confirmed_bytes
 
     def confirmed(self, size_bytes: int, mark: int, took_s: float) -> None:
-        """Count a PUBACK, and measure the rate from what was confirmed since the message was sent."""
+        """Count a PUBACK, and measure the rate from the bytes confirmed since the message was sent."""
         self.unconfirmed_bytes -= size_bytes
         self._confirmed_bytes += size_bytes
         rate = (self._confirmed_bytes - mark) / max(took_s, 1e-3)

@@ -4,7 +4,7 @@ SOURCE is a folder with one folder per class, also below folders such as train, 
 whose file names begin with the class (cat.1.jpg); or a file or folder of another format: CSV, COCO, YOLO
 classification, Label Studio, CVAT, Hugging Face (metadata.jsonl, metadata.csv or Parquet), or a video.
 
-A picture that is imported again from another class folder is a correction, whatever the date of the file is.
+A picture that is imported again from another class folder is a correction, with any date of the file.
 With --hold-out a share of each class becomes the gold set, which no training sees: the promotion gate judges
 new versions on it.
 """

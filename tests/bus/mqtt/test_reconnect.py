@@ -275,7 +275,7 @@ async def test_each_reason_of_an_outage_is_logged_once(broker, address, monkeypa
 
 
 async def test_a_command_with_a_wrong_password_names_its_variable(broker, address, monkeypatch):
-    """The same command fails again, so it is no transient error; the hint names the variable."""
+    """The same command fails again, so the error is not transient; the hint names the variable."""
     monkeypatch.setattr("bus.broker.process.configuration", _without_anonymous)
     broker.stop()
     broker.start()

@@ -126,7 +126,7 @@ def test_the_bundle_is_in_the_registry(trained: Trained) -> None:
 
 
 def test_the_mistakes_on_gold_are_kept_beside_the_report(trained: Trained, gold: list[Example]) -> None:
-    """As many as the card's accuracy says, by photo; the bundle, which edges fetch, has nothing of them."""
+    """As many as the card's accuracy implies, by photo; none are in the bundle that edges fetch."""
     found = Registry(trained.directory.parent).gold_mistakes(trained.card.version)
     assert found is not None
     assert trained.card.metrics is not None

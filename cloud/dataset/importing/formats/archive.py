@@ -151,7 +151,7 @@ class Archive:
         )
 
     def entries(self, found: Sequence[Entry]) -> list[Entry]:
-        """Return what readers found among the placeholders as what is in the archive.
+        """Replace the placeholders that readers found by the members of the archive.
 
         Pictures of a compressed tar file are in its order, so that it is decompressed only once.
         """
@@ -183,7 +183,7 @@ class Archive:
 
         Args:
             inside: What was asked for, relative to the root.
-            labelled: Whether all pictures have one label, so that a folder of pictures is no class.
+            labelled: Whether all pictures have one label, so that a folder's name is not used as a class.
 
         Raises:
             PermanentError: The archive does not have it.
@@ -232,7 +232,7 @@ def _why_not(error: OSError | ValueError) -> str:
 
 
 def _only_folder(folder: Path) -> Path | None:
-    """Return the folder in a folder, if there is one, and beside it nothing to import, such as a README."""
+    """Return the only folder in a folder, if its other files are nothing to import, such as a README."""
     children = visible_children(folder)
     folders = [path for path in children if path.is_dir()]
     files = [path for path in children if not path.is_dir()]

@@ -21,7 +21,7 @@ from schemas.text import escaped
 MAX_MEMBERS = 500_000
 """Most files and folders of an archive."""
 MAX_RATIO = 100
-"""An archive holds at most so many times its own size: pictures are compressed already, tables by 20."""
+"""An archive holds at most this many times its own size: pictures are compressed already, tables by 20."""
 
 _SLACK_BYTES = 64 << 20
 _MAX_DIRECTORY_BYTES = 64 << 20
@@ -92,7 +92,7 @@ class Reader(Protocol):
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Reader]:
-    """Open a zip or tar file; its content tells which it is, not its name.
+    """Open a zip or tar file; recognised by its content, not by its name.
 
     Raises:
         PermanentError: It is neither, or it is damaged.
@@ -309,7 +309,7 @@ def _tar_member(info: tarfile.TarInfo) -> Member:
         problem = "a file with holes; unpack it"
     elif not (info.isreg() or info.isdir()):
         problem = "not a file"
-    at_s = min(max(0.0, float(info.mtime)), _MAX_TIME_S)  # max takes the first where the other is no number
+    at_s = min(max(0.0, float(info.mtime)), _MAX_TIME_S)  # max returns its first argument if the other is NaN
     return Member(info.name, info.size, at_s, info.offset_data, info.isdir(), problem)
 
 

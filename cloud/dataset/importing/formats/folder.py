@@ -45,7 +45,7 @@ _CONTAINERS = frozenset(
         *("annotation", "annotations", "label", "labels", "mask", "masks", "segmentations", "thumbnails"),
     }
 )
-"""Names of folders that say nothing about what is in their pictures."""
+"""Names of folders that cannot be class names, such as that of a camera's storage."""
 # Those of folders, of Windows, Linux, Synology and QNAP: some hold small copies of the pictures next to them.
 _SYSTEM_FILES = frozenset(
     {
@@ -172,7 +172,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _no_picture(path: Path, name: str) -> PassedOver:
-    """Return the entry of a file that is no picture. An archive may have some."""
+    """Return the entry of a file that is not a picture. An archive may have some."""
     if is_archive(path.name):
         return PassedOver(name, "an archive; unpack it, or import it on its own")
     return PassedOver(name, "not a picture", expected=True)

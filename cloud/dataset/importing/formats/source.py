@@ -1,4 +1,4 @@
-"""Recognise the format of what is to be imported, and read its entries."""
+"""Recognise the format of a source to import, and read its entries."""
 
 import tempfile
 from collections.abc import Callable, Iterator

@@ -85,7 +85,7 @@ def _reduction(function: Callable[..., Any]) -> Operator:
 
 
 def _reshape(inputs: Sequence[Any], _: Any, shape: Sequence[int]) -> Any:
-    # The file says the shape for one photo. The first dimension stays free: a batch has any size.
+    # The file has the shape for one photo. The first dimension stays free: a batch has any size.
     return tf.reshape(inputs[0], [-1, *shape[1:]])
 
 

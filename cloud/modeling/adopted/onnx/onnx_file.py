@@ -77,7 +77,7 @@ class OnnxGraph:
         path: of the file, for messages.
 
     Attributes:
-        inputs: shape, with None for what is open, and type of NumPy by name.
+        inputs: shape, with None for open dimensions, and type of NumPy by name.
         widths: numbers per photo of outputs that are rows, by name; None if not known.
         weights: variables of TensorFlow.
         quantised: whether it rounds numbers to integers.

@@ -98,7 +98,7 @@ def test_backbones_are_compared_on_the_same_labels() -> None:
 
 
 def test_without_common_labels_the_first_one_stays() -> None:
-    """Nothing says that the other backbone is better."""
+    """No evidence that the other backbone is better."""
     one = results(EFFICIENTNET_LITE0, wrong=50, held_out=range(50))
     assert (
         better(one, results(COMPACT, wrong=0, held_out=range(50, 100))).backbone.name == "efficientnet-lite0"

@@ -136,7 +136,7 @@ def test_each_human_label_is_answered_by_candidates_that_did_not_see_it() -> Non
 
 
 def test_a_near_duplicate_of_a_held_out_photo_is_not_trained_on() -> None:
-    """Whoever labelled it: an import of the photo, or a sample that a model labelled."""
+    """With any source of its label: an import of the photo, or a sample that a model labelled."""
     learner, labelled, human = world(human=12, harvested=20)
     groups = np.arange(32) % 8
     fitted = []

@@ -105,7 +105,7 @@ async def test_a_sample_is_sent_when_it_is_shrunk(edge):
 
 
 async def test_g3_the_bytes_of_shrunk_samples_count_against_the_caps(tmp_path):
-    """A large photo is not refused for its own size, and a cap of bytes holds for what is sent."""
+    """A large photo is not refused for its size as taken, and a cap of bytes holds for what is sent."""
     async with Database(tmp_path / "edge.db", TABLES) as database:
         size_bytes = len(photo(1, size=LARGE))
         edge = Edge(

@@ -62,7 +62,7 @@ def test_g6_a_node_whose_clock_is_behind_accepts_and_refuses_replays():
 
 
 def test_g6_the_retained_release_is_accepted_again():
-    """G6: a restart delivers the release in force again, whatever its time."""
+    """G6: a restart delivers the release in force again, with any time."""
     for at_ms in (NOW, AHEAD):
         state, _ = received(at_ms)
         assert received(at_ms, at_ms, before=state)[1] == [True, True]
@@ -73,7 +73,7 @@ TIMES = st.integers(0, 2 * NOW)
 
 @given(st.lists(TIMES, max_size=8), st.lists(TIMES, min_size=1, max_size=8))
 def test_g6_nothing_is_accepted_a_second_time_after_another(times, clocks):
-    """G6: whatever the clocks of signer and node say, a release that another replaced does not come back."""
+    """G6: with any clocks of signer and node, a release that another replaced does not come back."""
     accepted, gone, current = Accepted(), set(), None
     for at_ms, now_ms in zip(times * 2, itertools.cycle(clocks), strict=False):
         if rejection(accepted, release(at_ms)) is None:

@@ -83,7 +83,7 @@ def reasons(entries: list[Entry]) -> dict[str, str]:
         ("x.tgz", lambda path, files: tarred(path, files, "w:gz")),
         ("x.tar.bz2", lambda path, files: tarred(path, files, "w:bz2")),
         ("x.tar.xz", lambda path, files: tarred(path, files, "w:xz")),
-        ("x.zip", tarred),  # what a file is, its content tells
+        ("x.zip", tarred),  # the content decides, not the name
         ("x.tar", zipped),
     ],
 )
@@ -152,7 +152,7 @@ EXPORTS: dict[str, tuple[Files, dict[str, str]]] = {
         {"pets/cat/1.jpg": jpeg(1), "__MACOSX/pets/cat/._1.jpg": b"-", "pets/.DS_Store": b"-"},
         {"cat/1.jpg": "cat"},
     ),
-    "a CSV beside a folder of pictures": (
+    "a CSV next to a folder of pictures": (
         {"set/labels.csv": b"file,label\n1.jpg,cat\n", "set/1.jpg": jpeg(1)},
         {"1.jpg": "cat"},
     ),
@@ -184,7 +184,7 @@ def test_a_folder_or_list_in_an_archive_can_be_named(tmp_path: Path) -> None:
 
 
 def test_nothing_outside_is_read_or_written(tmp_path: Path) -> None:
-    """Neither by the path of a member nor by a list: every such picture is passed over with the reason."""
+    """Neither by the path of a member nor by a list: every such picture is skipped with the reason."""
     (tmp_path / "mine.jpg").write_bytes(jpeg(9))
     rows = f"file,label\n{tmp_path}/mine.jpg,cat\n../../mine.jpg,cat\nfile://{tmp_path}/mine.jpg,cat\n1.jpg,cat\n"
     files = {
@@ -315,7 +315,7 @@ def huge_header(path: Path) -> Path:
 
 
 def backwards(path: Path) -> Path:
-    """A member of a negative size, after which the first header comes again."""
+    """A member of a negative size, after which the first header is read again."""
     info = tarfile.TarInfo("cat/1.jpg")
     block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     block[124:136] = b"\xff" * 10 + struct.pack(">h", -1024)
@@ -428,7 +428,7 @@ def test_names_are_read_as_their_system_wrote_them(tmp_path: Path) -> None:
 
 
 def test_a_compressed_tar_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its pictures come in its order, whatever their names: going back would decompress it again."""
+    """Pictures are read in the archive's order, not by name: going back would decompress it again."""
     files = {f"cat/{number}.jpg": jpeg(number) for number in reversed(range(20))}
     backward = []
     rewind = _compression.DecompressReader._rewind  # type: ignore[attr-defined]
@@ -448,7 +448,7 @@ def test_a_compressed_tar_file_is_read_once(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_placeholders_have_no_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are not unpacked; without space for the lists, the sentence says what to do."""
+    """Pictures are not unpacked; without space for the lists, the error suggests what to do."""
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     path = zipped(tmp_path / "x.zip", CATS | {"notes.json": b"{}"})
@@ -483,7 +483,7 @@ def mutated(content: bytes, seed: int) -> bytes:
 
 @pytest.mark.parametrize("make", [zipped, tarred, lambda path, files: tarred(path, files, "w:gz")])
 def test_damaged_archives_are_sentences(tmp_path: Path, make: Callable[[Path, Files], Path]) -> None:
-    """Whatever bytes are changed or missing: pictures, reasons or one sentence, and never another error."""
+    """Any changed or missing bytes give pictures, reasons or one error message, never a traceback."""
     path = make(tmp_path / "x.zip", CATS | {"labels.txt": b"no list", "notes.json": b"{}"})
     original = path.read_bytes()
     for seed in range(60):

@@ -1,4 +1,4 @@
-"""Rules of cloud/dataset/importing/formats/folder.py: layouts, and that everything passed over is named."""
+"""Rules of cloud/dataset/importing/formats/folder.py: layouts, and that all skipped files are named."""
 
 import os
 import tempfile
@@ -58,7 +58,7 @@ def test_names_of_splits(name: str, split: str | None) -> None:
 
 
 def test_folders_of_splits_with_classes_in_them(tmp_path: Path) -> None:
-    """Each picture gets class and split of its folders; a folder beside the splits is named."""
+    """Each picture gets class and split of its folders; a folder next to the splits is named."""
     place(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg", "test/dog/4.jpg", "other/5.jpg")
     (tmp_path / "manifest.csv").write_text("x")
     assert labels(tmp_path) == {
@@ -90,14 +90,14 @@ def test_classes_in_file_names(tmp_path: Path) -> None:
 
 
 def test_splits_without_classes_are_refused(tmp_path: Path) -> None:
-    """Folders train and test with loose pictures would be two classes; the error says what to do."""
+    """Folders train and test with loose pictures would be two classes; the error suggests what to do."""
     place(tmp_path, "train/1.jpg", "test/2.jpg")
     with pytest.raises(PermanentError, match=r"test, train are splits.* folder per class in each"):
         folder_entries(tmp_path)
 
 
 def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
-    """Beside other class folders, `train` is a vehicle, also if its files have names like `ice_1.jpg`."""
+    """Among other class folders, `train` is a vehicle, also if its files have names like `ice_1.jpg`."""
     place(tmp_path, "car/1.jpg", "train/ice_1.jpg", "train/tgv_1.jpg", "plane/3.jpg")
     found = labels(tmp_path)
     assert found["train/ice_1.jpg"] == ("train", None)
@@ -176,7 +176,7 @@ def test_folders_may_be_nested_more_deeply_than_calls(tmp_path):
 
 @pytest.mark.parametrize("mode", [0o000, 0o444, 0o111], ids=["closed", "list-only", "enter-only"])
 def test_a_folder_without_permission_is_named(mode):
-    """Whatever is missing, reading or entering, the other classes are imported."""
+    """Without permission to read or to enter a folder, the other classes are imported."""
     user = os.geteuid()
     with tempfile.TemporaryDirectory() as scratch:  # not pytest's folder, which only its owner may enter
         folder = place(Path(scratch), "cat/1.jpg", "dog/1.jpg")

@@ -45,7 +45,7 @@ def test_a_file_is_sampled_by_its_own_time(tmp_path: Path) -> None:
 
 
 def test_a_stream_is_sampled_by_the_clock() -> None:
-    """An MJPEG stream has no times of its own: OpenCV's count of frames would be no seconds."""
+    """An MJPEG stream has no timestamps: OpenCV counts frames, which are not seconds."""
     with camera(stream()) as server:  # about 100 frames per second, of which OpenCV assumes 25
         names = frames(server.url("/video"), every_s=0.5, most=3)
     times = [float(re.fullmatch(r".*@.*T\d\d:\d\d:([\d.]+)Z", name)[1]) for name in names]  # type: ignore[index]

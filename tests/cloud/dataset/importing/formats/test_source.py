@@ -130,7 +130,7 @@ def test_a_task_may_have_texts_beside_its_picture(tmp_path: Path, data: dict[str
 def test_a_file_that_lists_no_pictures_is_no_obstacle(
     store: Store, tmp_path: Path, name: str, content: object
 ) -> None:
-    """Folders of classes are read as such, whatever other files there are."""
+    """Folders of classes are read as such, even with other files among them."""
     place(tmp_path / "in", "cat/1.jpg", "dog/2.jpg")
     write(tmp_path / "in" / name, content)
     found, result = imported(store, tmp_path / "in")
@@ -139,7 +139,7 @@ def test_a_file_that_lists_no_pictures_is_no_obstacle(
 
 
 def test_a_table_in_the_folder_names_the_classes(store: Store, tmp_path: Path) -> None:
-    """Where the folders are cameras, the table says what is in the pictures."""
+    """Where the folders are cameras, the table has the labels of the pictures."""
     place(tmp_path / "in", "meter-a/1.jpg", "meter-b/1.jpg")
     write(tmp_path / "in" / "manifest.csv", "path,label,device\nmeter-a/1.jpg,0,a\nmeter-b/1.jpg,7,b\n")
     found, _ = imported(store, tmp_path / "in")
@@ -326,7 +326,7 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, name: str, reason: 
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    """Whatever its name, also that of a list of pictures; as the source it is refused."""
+    """With any name, also that of a list of pictures; as the source it is refused."""
     place(tmp_path, "train/cat/1.jpg", "test/dog/2.jpg")
     lists = (
         "metadata.csv",
