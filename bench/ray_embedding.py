@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--kill", action="store_true", help="kill a node, not the first, in the middle")
     parser.add_argument("--photos", type=int, default=384)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--side", type=int, help="square photos of so many pixels (640 x 480)")
+    parser.add_argument("--side", type=int, help="square photos with this side in pixels (640 x 480)")
     parser.add_argument("--backbone", default="efficientnet-lite0")
     parser.add_argument("--alone", type=int, default=0, help="embed so many without Ray (all)")
     parser.add_argument("--folder", type=Path, help="keep dataset and caches here, and go on with them")

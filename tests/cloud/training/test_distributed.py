@@ -17,7 +17,7 @@ from cli.main import main
 from cloud.dataset.example import TrainingError
 from cloud.dataset.store import Row, Store
 from cloud.export.v1_loader import SavedModel
-from cloud.training import from_scratch
+from cloud.training.candidates import from_scratch
 from cloud.training.distributed import Team, alone, join, worker_index
 from tests.cloud import tiny, together
 from tests.cloud.worker import EMBEDS
