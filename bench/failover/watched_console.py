@@ -15,7 +15,7 @@ import aiohttp
 from bench.photos import NODE
 from bus.config import Broker
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.errors import BrokerConnectionError
 from bus.mqtt.presence import now_ms
 from console import service
 from console.config import ConsoleConfig
