@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import lance
@@ -113,11 +114,15 @@ async def by_rows(folder: Path, rows: int, seconds: float, repeats: int, table: 
         pid = processes.pid("collector")
         for _repeat in range(repeats):
             used: list[float] = []
-            outcome = await _run_load(request, seconds, lambda used=used: used.append(procfs.cpu_s(pid)))
+            outcome = await _run_load(request, seconds, partial(_note_cpu, pid, used))
             table.add(f"samples/s of small images at {rows} rows", "Gleaner", outcome.per_s)
             spent_ms = 1000 * (used[1] - used[0])
             table.add(COST_OF_SMALL, f"{rows} rows", spent_ms / max(1, len(outcome.latencies_s)))
             table.add(MEMORY, f"{rows} rows", procfs.resident_bytes(pid) / 1e6)
+
+
+def _note_cpu(pid: int, used: list[float]) -> None:
+    used.append(procfs.cpu_s(pid))
 
 
 async def _compacting(folder: Path, seconds: float, table: Table) -> None:

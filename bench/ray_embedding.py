@@ -75,8 +75,9 @@ class Steady:
 
     def advance(self, count: int = 1) -> None:
         """Count."""
-        if self._act is not None and self._photos > self._total / 2:
-            self._act, act = None, self._act
+        act = self._act
+        if act is not None and self._photos > self._total / 2:
+            self._act = None
             act()
         self._first -= 1
         if self._first > 0:
@@ -111,7 +112,7 @@ def _fill(dataset: Path, photos: int, size_px: tuple[int, int]) -> Store:
                     lane="hard",
                     dhash=f"{draw.getrandbits(64):016x}",
                     entropy=draw.random(),
-                    embedding=np.float32([draw.gauss(0, 1) for _ in range(_DIMENSIONS)]).tobytes(),
+                    embedding=np.array([draw.gauss(0, 1) for _ in range(_DIMENSIONS)], np.float32).tobytes(),
                 )
                 for number, image in enumerate(images)
             ]

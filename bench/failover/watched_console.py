@@ -131,10 +131,8 @@ async def running(folder: Path, dataset: str, broker_port: int) -> AsyncIterator
         service.run(config, on_ready=lambda address, console: ready.set_result((address, console)))
     )
     try:
-        await asyncio.wait({served, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if served.done():
-            served.result()
-        address, console = ready.result()
+        served.add_done_callback(partial(_report_failure, ready))
+        address, console = await ready
         watched = WatchedConsole(console, address)
         following = asyncio.create_task(watched.follow())
         try:
@@ -156,3 +154,9 @@ async def _until_confirmed(publish: Callable[[], Awaitable[None]]) -> None:
             await asyncio.sleep(_AGAIN_S)
         else:
             return
+
+
+def _report_failure(ready: asyncio.Future[tuple[str, Console]], served: asyncio.Task[None]) -> None:
+    """Pass on why a console could not start."""
+    if not ready.done() and not served.cancelled():
+        ready.set_exception(served.exception() or RuntimeError("the console ended"))

@@ -32,7 +32,7 @@ def _batches(examples: Any, *others: Any) -> Iterator[Any]:
 
 if __name__ == "__main__":
     embeddings.BATCH_PHOTOS = _PHOTOS_PER_BATCH
-    embeddings._batches = _batches
+    embeddings._batches = _batches  # type: ignore[assignment]  # takes any arguments
     from cli.main import main
 
     sys.exit(main([word for word in sys.argv[1:] if word != _KILLED]))
