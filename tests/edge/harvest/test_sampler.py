@@ -9,9 +9,9 @@ from bus.config import OutboxLimits
 from bus.metrics import Counters
 from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
-from edge.harvest.decoders import Decoders
 from edge.harvest.sampler import Sampler
 from edge.harvest.samples import AdmittedSample
+from edge.harvest.shrinking.decoders import Decoders
 from edge.serving.prediction import Prediction
 from schemas.codec import decode
 from schemas.messages import Feedback, Photo, Sample
