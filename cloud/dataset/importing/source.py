@@ -40,12 +40,14 @@ class SourceOptions:
         recursive: Include folders inside class folders.
         every_s: Seconds between two frames of a video.
         max_frames: Most frames of a video.
+        name_encoding: Of names in an archive that do not say theirs; None if it is not known.
     """
 
     label: str | None = None
     recursive: bool = False
     every_s: float = 1.0
     max_frames: int = 1000
+    name_encoding: str | None = None
 
 
 @contextmanager
@@ -95,7 +97,7 @@ def _scratch(stack: ExitStack) -> Path:
 def _archive_entries(
     path: Path, inside: PurePosixPath, options: SourceOptions, stack: ExitStack, progress: Progress | None
 ) -> list[Entry]:
-    archive = stack.enter_context(opened_archive(path, _scratch(stack), progress))
+    archive = stack.enter_context(opened_archive(path, _scratch(stack), options.name_encoding, progress))
     start = archive.start(inside, labelled=options.label is not None)
     try:
         found = _entries(start, options)
