@@ -8,7 +8,15 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from cloud.dataset.importing.archive import archive_in, opened_archive
-from cloud.dataset.importing.entry import READ_ARCHIVES, Entry, Item, files_in, is_archive, is_file
+from cloud.dataset.importing.entry import (
+    READ_ARCHIVES,
+    Entry,
+    Item,
+    PassedOver,
+    files_in,
+    is_archive,
+    is_file,
+)
 from cloud.dataset.importing.folder import check_class_names, folder_entries, split_of
 from cloud.dataset.importing.importer import check_any
 from cloud.dataset.importing.lists import lists_in, why_no_lists
@@ -126,8 +134,18 @@ def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:
         )
     entries = folder_entries(directory, label=options.label, recursive=options.recursive)
     if options.label is None:
-        labels = (entry.label for entry in entries if isinstance(entry, Item))
-        check_class_names(directory, labels, why_no_lists(directory))
+        labels = [entry.label for entry in entries if isinstance(entry, Item)]
+        lists = why_no_lists(directory)
+        check_class_names(directory, labels, lists)
+        loose = any(
+            isinstance(entry, PassedOver) and "in no class folder" in entry.reason for entry in entries
+        )
+        if lists and loose and not labels:
+            because = "; ".join(lists)
+            raise PermanentError(
+                f"cannot import {directory}: no class folder with photos, and no list of them ({because})",
+                hint="make a folder per class, or write a CSV file with the columns file and label",
+            )
     return entries
 
 
