@@ -41,7 +41,7 @@ from device.cameras.replay import photo_files
 from edge.harvest.image import dhash, shrink
 from edge.harvest.lanes import lane_of
 from edge.serving.prediction import Prediction
-from schemas.lanes import AUDIT
+from schemas.lanes import AUDIT, AUTO
 from schemas.policy_rules import HarvestRules
 
 SEEDS = 24
@@ -174,7 +174,7 @@ def play(world: Drawn, seed: int, chance: np.random.Generator, noise: float = NO
             label = world.classes[stream_truth[at]]
             examples.append(Example(photo_id, b"", label, "human", 1.0, photo.lane))
             sights.append(np.stack([plain, dim])[:, None])
-        elif photo_id not in asked and photo.lane == "auto":
+        elif photo_id not in asked and photo.lane == AUTO:
             answer = predictions[at]
             examples.append(Example(photo_id, b"", answer.label, "edge", answer.confidence, photo.lane))
             sights.append(np.stack([plain, plain])[:, None])
