@@ -119,7 +119,7 @@ def _fit(
     return Head(kernel=np.asarray(kernel), bias=np.asarray(bias - mean @ kernel))
 
 
-def fit_temperature(logits: Floats, labels: Ints) -> float:
+def fit_temperature(logits: Floats, labels: Ints, *, prior: bool = True) -> float:
     """Find the most probable temperature by held-out labels, under a Cauchy prior of its logarithm.
 
     Ten labels, as a first version has, may happen to be answered no better than by chance. Their likelihood
@@ -130,6 +130,8 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     Args:
         logits: `[N, K]`, of examples that the classifier was not trained on.
         labels: `[N]`.
+        prior: False to find the most likely temperature instead, at which two classifiers are compared: with
+            the prior, the one with the larger logits would win if both are right.
 
     Returns:
         The divisor of the logits, in [0.05, 20]; 1 if there are no examples.
@@ -139,7 +141,7 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     """
     if len(labels) == 0:
         return 1.0
-    return _best_temperature(logits, _smoothed(labels, logits.shape[1]), prior=1 / len(labels))
+    return _best_temperature(logits, _smoothed(labels, logits.shape[1]), prior=prior / len(labels))
 
 
 def match_temperature(logits: Floats, targets: Floats) -> float:
