@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from edge.harvest.image import dhash, shrink
 
 from bench.learning.policies import Model
 from bench.learning.world import Vectors
@@ -30,15 +31,15 @@ from cloud.labeling.review_queue import Embedded, build_pool
 from cloud.modeling.arrays import Ints
 from cloud.modeling.backbones import EFFICIENTNET_LITE0
 from cloud.progress import NoProgress
-from cloud.training.candidate_results import CandidateResults, evaluate_backbone
-from cloud.training.candidates import HARVESTED, HUMAN
+from cloud.training.candidates.candidate_evaluation import evaluate_backbone
+from cloud.training.candidates.candidate_results import CandidateResults
+from cloud.training.candidates.candidates import HARVESTED, HUMAN
+from cloud.training.candidates.learners import FrozenLearner
 from cloud.training.embeddings import embeddings
-from cloud.training.learners import FrozenLearner
 from demo.cameras import AGENTS
 from demo.photos import collect, draw
 from demo.services import EDGE_CONFIG
 from device.cameras.replay import photo_files
-from edge.harvest.image import dhash, shrink
 from edge.harvest.lanes import lane_of
 from edge.serving.prediction import Prediction
 from schemas.lanes import AUDIT, AUTO

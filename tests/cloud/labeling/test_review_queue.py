@@ -292,7 +292,7 @@ def teach(store: Store, label: str, *numbers: int) -> None:
 
 
 def test_photos_that_two_models_agree_on_come_last(tmp_path: Any) -> None:
-    """Photos of lane auto on which teacher and edge agree are not covered, whatever their number."""
+    """Photos of lane auto on which teacher and edge agree are not covered, however many they are."""
     store = Store.open(tmp_path / "dataset")
     store.upsert([embedded(n, [9.0, n / 100], lane="auto", confidence=0.95) for n in range(1, 30)])
     store.upsert([embedded(100 + n, [-9.0, n / 100], confidence=0.9) for n in range(2)])
