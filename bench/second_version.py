@@ -19,7 +19,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from edge.harvest.image import dhash, shrink
 
 from bench.learning.policies import Model
 from bench.learning.world import Vectors
@@ -41,6 +40,7 @@ from demo.photos import collect, draw
 from demo.services import EDGE_CONFIG
 from device.cameras.replay import photo_files
 from edge.harvest.lanes import lane_of
+from edge.harvest.shrinking.image import dhash, shrink
 from edge.serving.prediction import Prediction
 from schemas.lanes import AUDIT, AUTO
 from schemas.policy_rules import HarvestRules
