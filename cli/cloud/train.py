@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="BACKBONES",
         default="efficientnet-lite0-grid,compact",
         help="comma-separated; tried too if --backbone answers less than 95 %% of the held-out labels right, "
-        "and there are 40 human labels, or 300 to train from scratch; '' for none "
+        "and there are 60 human labels, or 300 to train from scratch; '' for none "
         "(efficientnet-lite0-grid,compact)",
     )
     options.add_models(parser)

@@ -33,7 +33,7 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tuple[str, ...],
         Meta(
             description="backbones that are tried too where the first one makes mistakes on held-out labels;"
-            " a pretrained one from 40 human labels on, one that is trained from scratch from 300 on"
+            " a pretrained one from 60 human labels on, one that is trained from scratch from 300 on"
         ),
     ] = ("efficientnet-lite0-grid", "compact")
     classes: Annotated[

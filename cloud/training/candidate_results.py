@@ -26,7 +26,7 @@ from schemas.groups.membership import NO_GROUP
 
 MIN_SCRATCH_LABELS = 300
 """Human labels from which on a network is trained from scratch in addition to a pretrained one."""
-MIN_PRETRAINED_LABELS = 40
+MIN_PRETRAINED_LABELS = 60
 """Human labels from which on another pretrained network is tried: fewer cannot rank two networks."""
 MIN_WHITENED_LABELS = 40
 """Human labels from which on whitened heads are tried: few held-out labels would choose by chance."""
