@@ -157,7 +157,7 @@ def decide_promotion(
         findings = [("inconclusive", f"no gold photos to judge on; {MORE_GOLD}")]
     judged = new if evidence.gold is None else evidence.gold
     groups = {} if judged is None else _by_group(judged, evidence.groups, seed)
-    # The audit slice is small and only has a veto: it never makes a version be promoted.
+    # The audit slice alone is small and only has a veto; beside gold it counts as new labels.
     findings += [
         *_grouped(groups),
         *_lost(evidence.lost),
@@ -242,7 +242,7 @@ def _agree(gold: PairedPredictions, new: Comparison, limits: GateLimits, seed: i
     """Return whether gold photos and new labels speak for the challenger together.
 
     A challenger that loses more than the limit on gold and gains nothing on new photos passes both by chance
-    in at most one of 20 cases, because the photos are different ones.
+    in about one of 20 cases at most, because the photos are different ones.
     """
     # Without a loss among N photos, chance has it with a probability of (1 - limit) ** N.
     if len(gold.truth) * limits.accuracy_loss < -np.log(GOLD_CHANCE) or gain_chance(new) > NEW_LABELS_CHANCE:
