@@ -153,6 +153,23 @@ def test_only_samples_without_a_human_label_await_review(tmp_path: Any) -> None:
     assert known_classes(store) == ["cat", "cow"]
 
 
+def test_photos_since_the_last_training_come_first(tmp_path: Any) -> None:
+    """What waited when the newest version was trained comes last, however uncertain it is."""
+    store = Store.open(tmp_path / "dataset")
+
+    def listed() -> list[int]:
+        return [int(review.photo_id, 16) for review in awaiting_review(store, 4)]
+
+    store.upsert([row(1, entropy=0.9), row(2, entropy=0.8)])
+    store.tag("model-9")
+    assert listed() == [1, 2]
+    store.upsert([row(3, entropy=0.7)])
+    assert listed() == [3, 1, 2]
+    store.tag("model-10")
+    store.upsert([row(4, entropy=0.5), row(5, entropy=0.6)])
+    assert listed() == [5, 4, 1, 2]
+
+
 def test_photo_labelled_neither_does_not_await_review(tmp_path: Any) -> None:
     """NEITHER is a human label, but not a known class."""
     store = Store.open(tmp_path / "dataset")
