@@ -3,12 +3,14 @@
 import asyncio
 import gc
 import io
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +28,9 @@ from bus.mqtt.client import Bus
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 180.0
 """How long a test waits for an event before it fails: generous, for a machine that is busy otherwise."""
+
+_MODULE_SECONDS = "gleaner/module-seconds"
+_took_s: defaultdict[str, float] = defaultdict(float)
 
 # Hypothesis would fail an example that takes longer than 200 ms, which any may on a busy machine.
 settings.register_profile("gleaner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -51,10 +56,40 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the modules that have slow tests, so that none of them runs alone at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the modules that took longest in the last whole run, so that none runs alone at the end.
+
+    Those with slow tests that no run has measured are before them. All test processes read the same file.
+    """
+    cache = getattr(config, "cache", None)
+    took_s = {} if cache is None else cache.get(_MODULE_SECONDS, {})
+    slow = {_module(item.nodeid) for item in items if item.get_closest_marker("slow")}
+
+    def expected_s(item: pytest.Item) -> float:
+        module = _module(item.nodeid)
+        return float(took_s.get(module, math.inf if module in slow else 0.0))
+
+    items.sort(key=expected_s, reverse=True)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up how long each module takes."""
+    _took_s[_module(report.nodeid)] += report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep how long the modules took in a whole run; parallel processes leave that to their parent."""
+    config = session.config
+    cache = getattr(config, "cache", None)
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
+    ended = exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED} and not session.shouldfail
+    if cache is not None and whole and ended and "PYTEST_XDIST_WORKER" not in os.environ:
+        measured = {module: round(seconds, 1) for module, seconds in _took_s.items()}
+        cache.set(_MODULE_SECONDS, cache.get(_MODULE_SECONDS, {}) | measured)
+
+
+def _module(test: str) -> str:
+    return test.partition("::")[0]
 
 
 @pytest.hookimpl(wrapper=True)

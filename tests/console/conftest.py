@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from msgspec import structs
 
 from bus.broker.locate import Mosquitto
@@ -26,6 +27,7 @@ from cloud.collector import collector
 from cloud.collector.config import CollectorConfig
 from cloud.dataset.store import Row, Store
 from console import service
+from console.access import accounts
 from console.config import ConsoleConfig
 from console.context import Console
 from demo.synthetic import CLASSES, draw
@@ -179,6 +181,14 @@ def sample(number: int, **fields: Any) -> Row:
         "scores": {"cat": 0.5, "dog": 0.5},
     }  # fmt: skip
     return Row(**made | fields)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> Iterator[None]:
+    """Hash passwords in no time: a hash and each login would take 0.2 s of a core, which is their purpose."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        yield
 
 
 @contextmanager

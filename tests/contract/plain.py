@@ -2,6 +2,7 @@
 
 import base64
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,16 @@ def read(payload: bytes, topic: str, schemas: Path) -> dict[str, Any]:
     kind = topic.split("/")[2]
     fields = json.loads(payload) if payload[:1] == b"{" else msgpack.unpackb(payload)
     fields = {name: _text(value) for name, value in fields.items()}
-    jsonschema.validate(fields, json.loads((schemas / f"{kind}.schema.json").read_text()))
+    _validator(schemas / f"{kind}.schema.json").validate(fields)
     return fields
+
+
+@cache
+def _validator(schema: Path) -> jsonschema.Draft202012Validator:
+    """Return a validator of a schema, which is read and checked once for all messages."""
+    content = json.loads(schema.read_text())
+    jsonschema.Draft202012Validator.check_schema(content)
+    return jsonschema.Draft202012Validator(content)
 
 
 def _text(value: object) -> object:

@@ -3,7 +3,9 @@
 import base64
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
+from types import MappingProxyType
 
 from PIL import Image, ImageCms
 
@@ -186,9 +188,10 @@ def managed_pictures() -> Iterator[tuple[str, bytes]]:
         yield f"png-{name}", whole[:EXIF_AT] + extra + whole[EXIF_AT:]
 
 
-def odd_pictures() -> dict[str, bytes]:
-    """Return all pictures by name."""
-    return dict((*odd_jpegs(), *odd_pngs(), *managed_pictures()))
+@cache
+def odd_pictures() -> Mapping[str, bytes]:
+    """Return all pictures by name, drawn once: some hundred tests ask for one of them each."""
+    return MappingProxyType(dict((*odd_jpegs(), *odd_pngs(), *managed_pictures())))
 
 
 def segments(jpeg: bytes) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Hypothesis strategies for messages, derived from the classes, so that a new field is covered at once."""
 
 import re
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from schemas.messages import Message
 _PATTERN_END = r"$(?!\n)"
 
 
+@cache
 def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
     """Return a strategy for all messages of a class that its constraints allow."""
     return _of(inspect.type_info(kind))  # type: ignore[no-any-return]

@@ -46,15 +46,23 @@ def shop(tmp_path) -> Path:
     return tmp_path / "shop"
 
 
-@pytest.fixture
-def releases(shop) -> tuple[Release, Release]:
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> tuple[Path, list[Release]]:
     """Versions 1 and 2: another graph, and 10 kB in the middle of the weights are others."""
-    weights = random.Random(0).randbytes(WEIGHTS_BYTES)
+    folder, weights = tmp_path_factory.mktemp("packed"), random.Random(0).randbytes(WEIGHTS_BYTES)
     changed = weights[:LATER] + random.Random(1).randbytes(10_000) + weights[LATER + 9_990 :]
-    return (
-        published(shop, 1, kind="straight", weights=weights),
-        published(shop, 2, kind="swapped", weights=changed),
-    )
+    return folder, [
+        published(folder, 1, kind="straight", weights=weights),
+        published(folder, 2, kind="swapped", weights=changed),
+    ]
+
+
+@pytest.fixture
+def releases(shop, packed) -> list[Release]:
+    """Versions 1 and 2, as `packed` has them, in the file server's folder, where a test may change them."""
+    folder, versions = packed
+    shutil.copytree(folder, shop, dirs_exist_ok=True)
+    return [msgspec.structs.replace(one, url=(shop / f"{one.version}.tar").as_uri()) for one in versions]
 
 
 @pytest.fixture
