@@ -40,7 +40,7 @@ _START_S = 120.0
 _POLL_S = 0.2
 _DRAIN_S = 300.0
 _LONGEST = 5
-"""Sending takes at most so many times its duration, while nodes are still to be killed."""
+"""Sending takes at most this many times its duration, while nodes are still to be killed."""
 _LIMITS = OutboxLimits(window=512, resend_first_s=5.0, resend_cap_s=10.0, min_free_bytes=0)
 
 
@@ -136,7 +136,7 @@ class Sender:
         self._outbox = Outbox(database, _LIMITS, Counters(), name="sample")
 
     async def run(self, per_s: float, seconds: float, killed: Callable[[], bool]) -> None:
-        """Send at least so long, and until the last node was killed; then wait for the last receipts.
+        """Send for at least this long, and until the last node was killed; then wait for the last receipts.
 
         Raises:
             TimeoutError: Some had no receipt after five minutes.

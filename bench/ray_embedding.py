@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--photos", type=int, default=384)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--side", type=int, help="square photos of so many pixels (640 x 480)")
+    parser.add_argument("--side", type=int, help="square photos with this side in pixels (640 x 480)")
     parser.add_argument("--backbone", default="efficientnet-lite0")
     arguments = parser.parse_args()
     os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)

@@ -43,7 +43,7 @@ class Edge:
 
     Args:
         name: The node.
-        refuses: It has no room for any bundle, and says so.
+        refuses: It has no room for any bundle, and reports that.
         messages: What all edges receive and publish, by kind.
     """
 

@@ -2,7 +2,7 @@
 
     python -m bench.site_mirror --edges 300 --megabytes 8
 
-The mirror is a process of its own, with TLS and certificates of edges; origin and edges are in this one. An
+The mirror is a separate process, with TLS and certificates of edges; origin and edges are in this one. An
 edge here asks as edges do, reads the bundle and compares its digest.
 """
 

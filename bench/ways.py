@@ -1,6 +1,6 @@
 """The ways in which the handler meets a photo: it is harvested, or only looked at. Each has its own node.
 
-There is no third way: since each JPEG tells its damage, one is decoded also where a cap leaves no room.
+There is no third way: since damage is reported for each JPEG, one is decoded also where a cap leaves no room.
 """
 
 from collections.abc import Mapping

@@ -52,7 +52,7 @@ def configure(level: str = "info", *, json: bool | None = None, **bound: str) ->
     )
     structlog.contextvars.bind_contextvars(**bound)
     _capture_libraries()
-    # paho and aiomqtt log the same errors that bus.mqtt.connection raises.
+    # paho and aiomqtt log the same errors that bus.mqtt.connection.connection raises.
     logging.getLogger("mqtt").setLevel(logging.CRITICAL)
 
 
@@ -74,7 +74,7 @@ def _capture_libraries() -> None:
     """Log warnings, and what libraries log from `warning` on, as events instead of plain lines."""
     logging.captureWarnings(True)  # noqa: FBT003  # the library's signature
     root = logging.getLogger()
-    # Only ours are replaced: a test runner has handlers of its own.
+    # Only ours are replaced: a test runner adds its own handlers.
     root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, _Forward)]
     root.addHandler(_Forward(logging.WARNING))
 

@@ -75,7 +75,7 @@ def _is_ipv6(host: str) -> bool:
 
 def port(number: str) -> int:
     """Return a TCP port; raises ArgumentTypeError if it is none."""
-    # At most so many digits: Python refuses to convert some thousand of them.
+    # Few digits: Python refuses to convert some thousand of them.
     if not (_PORT.fullmatch(number) and 0 < int(number) <= _MAX_PORT):
         raise ArgumentTypeError(f"expected a port from 1 to {_MAX_PORT}, got {number[:_QUOTED_CHARS]!r}")
     return int(number)

@@ -16,9 +16,9 @@ from cli.output import print_line
 from schemas.errors import PermanentError
 
 if TYPE_CHECKING:
-    from bus.gateway.kube_api import Cluster
     from bus.gateway.routes import Route
-    from bus.gateway.rule_check import Verifier
+    from bus.gateway.rules.kube_api import Cluster
+    from bus.gateway.rules.rule_check import Verifier
 
 _GATEWAY = "http://gateway.gleaner.svc:8480"
 _STEPS = {
@@ -87,7 +87,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _render(arguments: Namespace) -> int:
-    from bus.gateway.rules import files  # noqa: PLC0415  # only this command loads HTTP libraries
+    from bus.gateway.rules.rules import files  # noqa: PLC0415  # only this command loads HTTP libraries
 
     nodes = run_service.run(_load_nodes(arguments))
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ async def _check_rules(arguments: Namespace) -> bool:
     from bus.gateway.config import GatewayConfig  # noqa: PLC0415  # as above
     from bus.gateway.router_client import Router  # noqa: PLC0415  # as above
     from bus.gateway.routes import node_routes  # noqa: PLC0415  # as above
-    from bus.gateway.rule_check import Verifier  # noqa: PLC0415  # as above
+    from bus.gateway.rules.rule_check import Verifier  # noqa: PLC0415  # as above
 
     gateway = options.settings(arguments, GatewayConfig, name=arguments.name, router=arguments.router)
     async with AsyncExitStack() as stack:
@@ -138,7 +138,7 @@ async def _check_and_repair(
     verifier: "Verifier", routes: "Sequence[Route]", cluster: "Cluster | None", gateway: str
 ) -> bool:
     """Create missing Rules, probe all, recreate silent ones; without a cluster only probe."""
-    from bus.gateway.rule_check import SETTLE_S, create_missing, recreate  # noqa: PLC0415  # as above
+    from bus.gateway.rules.rule_check import SETTLE_S, create_missing, recreate  # noqa: PLC0415  # as above
 
     if cluster is not None and (created := await create_missing(cluster, routes, gateway)):
         print_line(f"created missing Rules: {', '.join(created)}")
@@ -156,7 +156,7 @@ async def _check_and_repair(
 
 async def _probe(verifier: "Verifier", routes: "Sequence[Route]") -> "tuple[int, list[Route]]":
     """Probe and print; return how many Rules do not work, and the routes that recreating may repair."""
-    from bus.gateway.rule_check import Verdict  # noqa: PLC0415  # as above
+    from bus.gateway.rules.rule_check import Verdict  # noqa: PLC0415  # as above
 
     failed, silent = 0, []
     async for finding in verifier.check(routes):
@@ -187,7 +187,7 @@ async def _nodes(arguments: Namespace, cluster: "Cluster | None") -> dict[str, l
 
 
 def _cluster(arguments: Namespace) -> "Cluster":
-    from bus.gateway.kube_api import Cluster  # noqa: PLC0415  # as above
+    from bus.gateway.rules.kube_api import Cluster  # noqa: PLC0415  # as above
 
     return Cluster(arguments.server, arguments.server_token, arguments.server_ca)
 

@@ -149,7 +149,7 @@ class Checks:
             photo_id=secrets.token_hex(16),
             node=self._node,
             device=self._name,
-            image=b"\xff\xd8",  # the expiry is checked first, so it need not be a whole JPEG
+            image=b"\xff\xd8",  # the expiry is checked first, so a whole JPEG is not necessary
             expires_at_ms=1,
         )
         await self.bus.publish(PHOTO, photo, node=self._node, device=self._name)

@@ -216,7 +216,7 @@ def _bounded(number: float) -> float:
 
 
 def utc_ms(text: str) -> int:
-    """Parse a date or a time in ISO 8601, UTC unless it says otherwise, as milliseconds since 1970."""
+    """Parse a date or a time in ISO 8601, UTC unless it has another offset, as milliseconds since 1970."""
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:

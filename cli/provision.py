@@ -193,7 +193,7 @@ def _removed_folders(directory: Path, name: str | None) -> list[Path]:
 
 
 def _site(arguments: Namespace) -> "Site":
-    """Return the existing site, changed as the options say."""
+    """Return the existing site, changed by the options."""
     from bus.provisioning import site as sites  # noqa: PLC0415  # as above
     from bus.provisioning.provision import SITE, read_site  # noqa: PLC0415  # as above
 

@@ -57,7 +57,7 @@ class Supervisor:
         Args:
             name: For its log.
             words: Its command.
-            last: Whether it ends after the others, as a broker, so that they can say goodbye.
+            last: Whether it ends after the others, as a broker, so that they can publish `offline`.
         """
         if last:
             self._last.add(name)

@@ -2,7 +2,7 @@
 
 It subscribes to results, status, events, releases and policies, reads the dataset through `cloud/dataset`,
 and sends labels as Feedback. Pages are rendered here; a little script (htmx and `static/console.js`) replaces
-parts of them when server-sent events say that something changed. There is no build step and no outside
+parts of them when server-sent events announce a change. There is no build step and no outside
 address.
 
 To add a page:

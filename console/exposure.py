@@ -12,7 +12,7 @@ def check_exposure(config: ConsoleConfig) -> None:
     """Refuse a configuration that would show photos to a network without protection.
 
     Raises:
-        PermanentError: Says what is missing.
+        PermanentError: Something is missing; the message names it.
     """
     if is_loopback(_host(config)):
         return

@@ -240,7 +240,7 @@ class _Server(uvicorn.Server):
     """Leaves signals to the command that runs it, and bounds the time of a TLS handshake."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen as uvicorn does, which gives a client a minute to say nothing before its handshake."""
+        """Listen as uvicorn does, which lets a client wait a minute before its handshake."""
         loop, config = asyncio.get_running_loop(), self.config
         await self.lifespan.startup()
 

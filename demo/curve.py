@@ -59,7 +59,7 @@ def points(dataset: str, features: Path, backbone: str, seed: int, *, asked: str
         features: Cache of embeddings.
         backbone: Name of the backbone of the second version, from its card.
         seed: Seed of the subsets.
-        asked: Backbone that the run was asked for, which may be of one's own: no name finds that one.
+        asked: Backbone that the run was asked for, which may be the user's: no name finds that one.
     """
     load_tensorflow()
     from cloud.dataset.example import class_names, label_indices  # noqa: PLC0415  # as above
@@ -67,8 +67,8 @@ def points(dataset: str, features: Path, backbone: str, seed: int, *, asked: str
     from cloud.dataset.training_set import examples  # noqa: PLC0415  # as above
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415  # loads TensorFlow
     from cloud.progress import NoProgress  # noqa: PLC0415  # as above
-    from cloud.training.candidates import HARVESTED, HUMAN, Labelled, fit_candidates  # noqa: PLC0415  # as above
-    from cloud.training.learners import learner_for  # noqa: PLC0415  # as above
+    from cloud.training.candidates.candidates import HARVESTED, HUMAN, Labelled, fit_candidates  # noqa: PLC0415  # as above
+    from cloud.training.candidates.learners import learner_for  # noqa: PLC0415  # as above
 
     plan = get_backbone(asked or backbone)
     if plan.name != backbone:  # another one was better

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloud.dataset.importing.entry import Item
-from cloud.dataset.importing.read_table import csv_entries
+from cloud.dataset.importing.formats.read_table import csv_entries
 from demo.synthetic import LOOKS, draw_collection
 from device.cameras.replay import photo_files
 from schemas.class_names import class_name

@@ -10,13 +10,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (
-    "bus/gateway", "bus/http_source.py", "bus/mqtt", "bus/notifications/receivers.py", "bus/outbox",
+    "bus/gateway", "bus/gateway/rules", "bus/http_source.py", "bus/mqtt", "bus/mqtt/connection",
+    "bus/notifications/receivers.py", "bus/outbox",
     "cloud/collector", "cloud/dataset", "cloud/dataset/rows", "cloud/dataset/table", "cloud/evaluation",
     "cloud/export", "cloud/labeling", "cloud/modeling", "cloud/modeling/backbones", "cloud/registry",
-    "cloud/retraining", "cloud/rollout", "cloud/training", "cloud/training/groups", "device",
-    "device/cameras", "edge", "edge/harvest", "edge/inference", "edge/inference/answers", "edge/models",
+    "cloud/retraining", "cloud/rollout", "cloud/training", "cloud/training/candidates",
+    "cloud/training/groups", "device",
+    "device/cameras", "edge", "edge/harvest", "edge/harvest/shrinking", "edge/inference",
+    "edge/inference/answers", "edge/models", "edge/models/releases",
     "edge/models/transfer/bundle_source.py", "edge/models/transfer/whole_bundle.py", "edge/serving",
-    "schemas", "schemas/groups", "schemas/image",
+    "schemas", "schemas/groups", "schemas/image", "schemas/messages",
 )  # fmt: skip
 """Folders whose errors and reasons reach a page; what only a command prints is not translated."""
 WHOLE = tuple(
@@ -89,7 +92,7 @@ def _files() -> Iterator[Path]:
 
 
 def _whole(tree: ast.Module) -> Iterator[ast.expr]:
-    """Yield each text of a module that is no docstring and no part of another text."""
+    """Yield each text of a module that is neither a docstring nor part of another text."""
     inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     comments = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     comments |= {

@@ -102,7 +102,7 @@ class Forgetting:
         self._sampler = sampler
         self._orders: Subscription[Forget] = bus.subscribe(FORGET, optional=True, node=node)
         self.in_memory: list[Callable[[Covers], None]] = []
-        """Called with what is to be forgotten."""
+        """Called with the photos, devices and times to forget."""
         self._before_ms: dict[str, int] = {}
 
     async def load(self) -> Callable[[Photo, int], bool]:

@@ -29,11 +29,12 @@ from bus.outbox.sqlite import Database, StorageError
 from edge import forgetting, large_blocks
 from edge.config import EdgeConfig
 from edge.forgetting import Forgetting
-from edge.harvest import history, unshrunk
-from edge.harvest.decoders import Decoders
+from edge.harvest import history
 from edge.harvest.feedback import harvest_labelled_photos
 from edge.harvest.sampler import Sampler
-from edge.harvest.shrinking import Shrinking
+from edge.harvest.shrinking import unshrunk
+from edge.harvest.shrinking.decoders import Decoders
+from edge.harvest.shrinking.shrinking import Shrinking
 from edge.homeassistant.announcer import Announcer
 from edge.inference import attempts
 from edge.inference.answers import result_log

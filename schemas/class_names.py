@@ -31,7 +31,7 @@ _SEPARATORS = re.compile(r"[\s_-]+")
 
 
 class ClassNameError(PermanentError):
-    """A text that cannot be a class name; the message says why."""
+    """A text that cannot be a class name; the message has the reason."""
 
 
 def class_name(text: str) -> str:

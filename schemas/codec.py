@@ -79,7 +79,7 @@ def content_id(payload: bytes) -> str:
 
 
 def encode(topic: Topic[M], message: M) -> bytes:
-    """Return the payload for a message: msgpack or JSON, as the topic says."""
+    """Return the payload for a message: msgpack or JSON, depending on the topic."""
     return to_msgpack(message) if topic.body == "msgpack" else to_json(message)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 Code = Literal["malformed-message", "unsupported-version", "too-large"]
 
 DECODE_ERRORS = (ValueError, RecursionError)
-"""What msgspec raises for bytes that are no value of a type: they may be no UTF-8, or nested too deeply."""
+"""Raised by msgspec for bytes that are not a value of a type: also invalid UTF-8, or nested too deeply."""
 
 
 class GleanerError(Exception):

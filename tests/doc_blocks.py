@@ -1,4 +1,4 @@
-"""The shell blocks of the documents: each says before itself which test executes it, or why none does."""
+"""The shell blocks of the documents: a comment before each names the test that runs it, or why none does."""
 
 import asyncio
 import os

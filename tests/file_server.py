@@ -53,7 +53,7 @@ class FileServer:
     Attributes:
         requests: Path and `Range` of each request.
         sent_bytes: Sum of the bodies.
-        limit_bytes: Close the connection after so many bytes of bodies; None: never.
+        limit_bytes: Close the connection after this many bytes of bodies; None: never.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -142,7 +142,7 @@ class Observer:
         return dict(self._final.get(device, {}))
 
     def forget_results(self) -> None:
-        """Go on as if no result had arrived yet."""
+        """Continue as if no result had arrived yet."""
         self.results.clear()
         self._final.clear()
         self._read_results = 0

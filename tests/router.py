@@ -22,7 +22,7 @@ from bus.gateway import service
 from bus.gateway.config import GatewayConfig
 from bus.gateway.routes import Route, node_routes
 from bus.mqtt.client import Bus, transient_client_id
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.connection.connection import BrokerConnectionError
 from bus.mqtt.subscription import RawMessage
 from tests.conftest import eventually
 
@@ -161,7 +161,7 @@ def _text(payload: bytes) -> bytes:
 
 @asynccontextmanager
 async def gateway_running(config: GatewayConfig) -> AsyncIterator[None]:
-    """Run the gateway for the duration of a block, entered when it listens; fail if it ends by itself."""
+    """Run the gateway for the duration of a block, entered when it listens; fail if it ends early."""
     task = asyncio.create_task(service.run(config))
     port = int(config.listen.rpartition(":")[2])
     try:

@@ -67,7 +67,7 @@ def issue(folder: Path, signer: Authority, name: str, **changes: object) -> Tls:
 
 @contextmanager
 def broker_of(folder: Path, port: int, program: Mosquitto) -> Iterator[subprocess.Popen[bytes]]:
-    """Run mosquitto with the configuration in a folder; yield its process, fail if it ends by itself."""
+    """Run mosquitto with the configuration in a folder; yield its process, fail if it ends early."""
     log_path = folder / "log"
     listeners = re.findall(r"^listener (\d+)", (folder / "mosquitto.conf").read_text(), re.MULTILINE)
     ports = {port, *map(int, listeners)}

@@ -13,7 +13,7 @@ from tests.doc_blocks import all_blocks, block, execute
 from tests.nodes import Command, Observer, edge_config, photo, photo_id, toml
 
 NOT_RUN = 41
-"""Blocks that no test executes; each says why. One more needs a reason that a reader accepts."""
+"""Blocks that no test executes, each with the reason. One more needs a reason that a reader accepts."""
 
 
 def test_every_shell_block_is_executed_or_says_why_not():

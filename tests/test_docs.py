@@ -92,7 +92,7 @@ def leads_somewhere(document: Path, link: str) -> bool:
 
 
 def test_nothing_installs_gleaner_from_an_index():
-    """Whoever publishes a package of that name on an index would be installed: name the wheel."""
+    """A stranger's package of that name on an index would be installed: name the wheel."""
     texts = documents() | {
         str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
         for package in PACKAGES.split("|")

@@ -41,7 +41,7 @@ def photos(dataset: Path) -> set[int]:
 
 
 async def test_a_forgotten_camera_is_forgotten_everywhere(server, address, tmp_path):
-    """In the dataset at once, at an edge that is away when it returns; a sample on its way stays out."""
+    """In the dataset at once, at an edge that is away when it returns; a sample in transit stays out."""
     dataset, at = tmp_path / "dataset", ("--broker", f"127.0.0.1:{address.port}")
     config = edge_config(address, server.address, tmp_path / "edge", models_dir=str(server.base))
     where = ("--dataset", dataset, *at)
@@ -94,7 +94,7 @@ async def test_a_forgotten_camera_is_forgotten_everywhere(server, address, tmp_p
 
 
 async def test_without_a_broker_nothing_is_forgotten_unless_the_cloud_alone_is_meant(address, tmp_path):
-    """Edges cannot be told: one sentence with the option that leaves them out, and no change."""
+    """Edges cannot be reached: one error with the option that leaves them out, and no change."""
     dataset = tmp_path / "dataset"
     Store.open(dataset)
     words = ("cloud", "forget", "--before", "2026-01-01", "--yes", "--dataset", dataset)

@@ -56,7 +56,7 @@ def test_every_folder_with_modules_is_a_package(package):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_package_has_a_docstring(package):
-    """Each `__init__.py` says what its package is for."""
+    """Each `__init__.py` states what its package is for."""
     silent = [
         name_of(folder)
         for folder in folders(package)

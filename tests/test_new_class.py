@@ -67,7 +67,7 @@ async def train(folder: Path) -> None:
     """Train the next version with the command."""
     places = (f"--{name}={folder / where}" for name, where in (("dataset", "dataset"), ("out", "models")))
     words = ["cloud", "train", *places, f"--cache={folder / 'features'}", "--no-tflite"]
-    words += ["--backbone", tiny.NAME]  # colours are easy to tell
+    words += ["--backbone", tiny.NAME]  # colours are easy to classify
     assert await asyncio.to_thread(main, words) == 0
 
 

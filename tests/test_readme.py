@@ -132,7 +132,7 @@ def shell(tmp_path: Path, drawn: tuple[Path, Path, dict[str, str]]) -> Iterator[
 
 
 async def review(shell: Shell, line: str, truth: dict[str, str]) -> None:
-    """Label every photo that waits, one key each, as `line` says."""
+    """Label every photo that waits, one key each, as in `line`."""
     listed = shell.run(f"gleaner cloud review --json --limit {PHOTOS}").splitlines()
     store = Store.open(shell.home / "dataset.lance", create=False)
     ids = [json.loads(one)["photo_id"] for one in listed]

@@ -76,7 +76,7 @@ async def test_a_password_is_shown_nowhere(strict_port, tmp_path, name):
             line = await process.stdout.readline()
             assert line, output.decode()
             output += line
-        if name != "doctor":  # doctor ends by itself
+        if name != "doctor":  # doctor ends without a signal
             assert SECRET.encode() not in command_line(process.pid)
             process.terminate()
         output += await process.stdout.read()

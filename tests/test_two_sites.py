@@ -62,7 +62,7 @@ async def site(folder: Path, program: Mosquitto) -> AsyncIterator[OneSite]:
             running_site = OneSite(folder, port)
             await running_site.online()
             yield running_site
-            assert not collecting.done(), "the collector ended by itself"
+            assert not collecting.done(), "the collector ended early"
         finally:
             collecting.cancel()
             await asyncio.gather(collecting, return_exceptions=True)

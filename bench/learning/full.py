@@ -28,9 +28,10 @@ from cloud.labeling.review_queue import Embedded, build_pool
 from cloud.modeling.backbones import EFFICIENTNET_LITE0, EFFICIENTNET_LITE0_GRID, Backbone
 from cloud.modeling.novelty import fit_novelty, novelty_scores
 from cloud.progress import NoProgress
-from cloud.training.candidate_results import CandidateResults, better, evaluate_backbone, is_worth_trying
-from cloud.training.candidates import Labelled, auto_helps
-from cloud.training.learners import FrozenLearner
+from cloud.training.candidates.candidate_evaluation import evaluate_backbone
+from cloud.training.candidates.candidate_results import CandidateResults, better, is_worth_trying
+from cloud.training.candidates.candidates import Labelled, auto_helps
+from cloud.training.candidates.learners import FrozenLearner
 from edge.harvest.history import HarvestedSample
 from edge.harvest.selector import Selector
 from edge.serving.prediction import Prediction

@@ -26,10 +26,11 @@ from cloud.modeling.arrays import Floats, Ints, softmax
 from cloud.modeling.backbones import BACKBONES, Backbone
 from cloud.modeling.offset_head import answer_by_groups
 from cloud.progress import NoProgress, Progress
-from cloud.training.candidate_results import CandidateResults, evaluate_backbone
+from cloud.training.candidates.candidate_evaluation import evaluate_backbone
+from cloud.training.candidates.candidate_results import CandidateResults
+from cloud.training.candidates.learners import FrozenLearner
 from cloud.training.embeddings import embeddings
-from cloud.training.learners import FrozenLearner
-from edge.harvest.image import shrink
+from edge.harvest.shrinking.image import shrink
 
 _METERS = 5
 _EVALUATED = 400

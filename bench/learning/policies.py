@@ -196,7 +196,7 @@ class AlignedLabels(Policy):
 
 
 def embedded_photos(stream: Photos, period: int) -> list[Embedded]:
-    """Return the photos of a stream as the review queue reads them; the period tells streams apart."""
+    """Return the photos of a stream as the review queue reads them; the period distinguishes streams."""
     devices = stream.devices or [""] * len(stream)
     return [
         Embedded(vector, (device, period)) for vector, device in zip(stream.vectors, devices, strict=True)

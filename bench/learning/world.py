@@ -16,7 +16,7 @@ from cloud.modeling.arrays import Ints
 from cloud.modeling.backbones import EFFICIENTNET_LITE0, EFFICIENTNET_LITE0_GRID
 from cloud.progress import Progress
 from cloud.training.embeddings import embeddings
-from edge.harvest.image import dhash, shrink
+from edge.harvest.shrinking.image import dhash, shrink
 from schemas.class_names import NEITHER
 from schemas.codec import content_id
 
@@ -27,7 +27,7 @@ OTHER = -1
 PLAIN, MIRRORED, DIM = range(3)
 """Indices of the three embeddings of a photo."""
 GRID_PLAIN, GRID_DIM = range(2)
-"""Indices of its two embeddings by the network that is tried beside the first one."""
+"""Indices of its two embeddings by the second network that is tried."""
 
 _LABELLED = 40
 _GATE = 200

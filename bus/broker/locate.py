@@ -32,7 +32,7 @@ class Mosquitto:
 
 
 def is_installed() -> bool:
-    """Return True if `find_mosquitto` need not download anything."""
+    """Return True if `find_mosquitto` can work without a download."""
     return _on_the_path() is not None or (_unpacked(None) / _BINARY).exists()
 
 

@@ -86,7 +86,7 @@ def component_finding(status: Status) -> Finding:
 
 
 def model_finding(status: Status | None) -> Finding:
-    """Judge whether the model server of an edge serves a model, as its status says."""
+    """Judge whether the model server of an edge serves a model, from its status."""
     model = None if status is None else status.model
     if model is None:
         return failed(

@@ -16,7 +16,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
         most_bytes: A larger file is refused.
 
     Raises:
-        OSError: It cannot be read, is not a regular file, or is larger; `strerror` says which.
+        OSError: It cannot be read, is not a regular file, or is larger; `strerror` has the reason.
     """
     # O_NONBLOCK: opening a FIFO waits for a writer otherwise. It changes nothing for regular files.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

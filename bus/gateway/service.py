@@ -7,7 +7,7 @@ from bus import systemd
 from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
 from bus.gateway.router_client import Router
-from bus.gateway.rule_repair import RuleRepair
+from bus.gateway.rules.rule_repair import RuleRepair
 from bus.gateway.uplink import Uplink
 from bus.health import HealthServer
 from bus.mqtt.client import Bus

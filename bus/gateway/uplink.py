@@ -19,9 +19,9 @@ from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
 from bus.gateway.restart_detector import RestartDetector
 from bus.gateway.routes import Route, find_route
-from bus.gateway.rule_probe import probe_event
+from bus.gateway.rules.rule_probe import probe_event
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.connection.connection import BrokerConnectionError
 from bus.mqtt.presence import now_ms
 from bus.observability.connection_limit import LimitedProtocol
 from schemas.codec import decode, encode

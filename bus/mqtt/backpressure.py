@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from bus.metrics import Counters
-from bus.mqtt.connection import BrokerConnection
+from bus.mqtt.connection.connection import BrokerConnection
 from bus.mqtt.subscription import QUEUED_BYTES, DeliveryQueue
 
 log = structlog.get_logger()

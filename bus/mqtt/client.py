@@ -12,7 +12,7 @@ import structlog
 from bus.config import Broker, ConfigError
 from bus.metrics import Counters
 from bus.mqtt.backpressure import Backpressure
-from bus.mqtt.connection import (
+from bus.mqtt.connection.connection import (
     CONCURRENT_PUBLISHES,
     BrokerConnection,
     ClientIdentity,
@@ -24,6 +24,7 @@ from bus.mqtt.connection import (
 from bus.mqtt.errors import BrokerConnectionError
 from bus.mqtt.outage import Outage
 from bus.mqtt.presence import Presence, Reporter
+from bus.mqtt.status_probe import StatusProbe
 from bus.mqtt.subscription import (
     DeliveryQueue,
     RawMessage,
@@ -40,7 +41,6 @@ log = structlog.get_logger()
 
 M = TypeVar("M", bound=Message)
 
-_PROBE_S = 10.0
 _CHECK_S = 1.0
 _STALLED_PART = "subscription"
 
@@ -102,7 +102,7 @@ class Bus:
         self._connection: BrokerConnection | None = None
         """The present connection; set only while it is proven to work."""
         self._number = 0  # of the present or last connection attempt
-        self._probe_returned = asyncio.Event()
+        self._probe = None if presence is None else StatusProbe(self._address, presence, self._reporter)
         self._connected_at: float | None = None
         self._outage = Outage(self._address, self._identity.client_id, self.counters)
         self._ready = asyncio.Condition()
@@ -288,7 +288,8 @@ class Bus:
     async def _connect_once(self, failed_at: float | None) -> None:
         """Connect, serve until the connection ends, and raise the reason."""
         self._number += 1
-        self._probe_returned = asyncio.Event()
+        if self._probe is not None:
+            self._probe.reset()
         try:
             async with self._open() as connection:
                 try:
@@ -328,10 +329,8 @@ class Bus:
         for topic_filter in (*self.stray_filters, *optional):
             with contextlib.suppress(PermanentError):
                 await connection.subscribe(topic_filter)
-        if self._presence is not None:
-            # QoS 0: at QoS 1 the probe would queue behind messages that wait for our acknowledgement.
-            await connection.subscribe(self._presence.topic, qos=0)
-            await self._probe(connection, self._presence.topic)
+        if self._probe is not None:
+            await self._probe.run(connection)
         # Only now: subscriptions are complete, and a message that is published is delivered.
         if not resumed:
             await self._let_in(connection, failed_at)
@@ -363,36 +362,15 @@ class Bus:
             if self._backpressure.needs_redelivery():
                 raise _RedeliveryNeededError
 
-    async def _probe(self, connection: BrokerConnection, status_topic: str) -> None:
-        """Publish our Status and wait until the broker sends it to us.
-
-        A missing permission is not reported otherwise: the broker acknowledges a publish that it drops.
-        """
-        try:
-            await connection.until(self._reporter.publish(connection), _PROBE_S)
-            await connection.until(self._probe_returned.wait(), _PROBE_S)
-        except TimeoutError:
-            raise BrokerConnectionError(
-                self._address,
-                reason=f"our own status on {status_topic} was not received within {_PROBE_S:g} s "
-                "(may this client read and write it?)",
-            ) from None
-
     def _receive(self, incoming: Incoming) -> None:
         """Put a message into the queues of its subscribers; must not block."""
-        if self._is_probe(incoming):
-            self._probe_returned.set()
+        if self._probe is not None:
+            self._probe.receive(incoming)
         expected = self._raw.put(incoming)
         self._subscriptions.put(incoming, expected=expected)
 
     def _unmatched(self, topic: str, payload: bytes) -> None:
         self.on_unmatched(topic, payload)  # as it is now: it may be set later
-
-    def _is_probe(self, incoming: Incoming) -> bool:
-        if self._probe_returned.is_set() or self._presence is None:
-            return False
-        # The retained Status of an earlier run arrives on the same topic, before ours.
-        return incoming.topic == self._presence.topic and self._presence.is_own(incoming.payload)
 
 
 def _ignore(_topic: str, _payload: bytes) -> None:

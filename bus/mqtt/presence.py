@@ -10,7 +10,7 @@ import structlog
 from msgspec import structs
 
 from bus.metrics import Counters
-from bus.mqtt.connection import BrokerConnection
+from bus.mqtt.connection.connection import BrokerConnection
 from bus.mqtt.errors import BrokerConnectionError, MessageTooLargeError, PublishRefusedError
 from schemas import distribution
 from schemas.codec import decode, encode

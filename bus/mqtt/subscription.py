@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from bus.metrics import Counters
-from bus.mqtt.connection import CONCURRENT_PUBLISHES, Incoming, matches
+from bus.mqtt.connection.connection import CONCURRENT_PUBLISHES, Incoming, matches
 from schemas.codec import decode
 from schemas.messages import Message
 from schemas.topics import EVENT, STATUS, Topic
@@ -179,7 +179,7 @@ class Subscriptions:
             if (names := subscription.topic.match(incoming.topic)) is None:
                 continue
             if incoming.retained and subscription.topic is EVENT:
-                _acknowledge(incoming)  # whoever retains an event would have it happen at each connection
+                _acknowledge(incoming)  # a retained event would happen again at each connection
             else:
                 self._deliver(subscription, names, incoming)
             return  # one delivery has one ack, so one subscription gets it

@@ -49,7 +49,7 @@ class Exposition:
 
 
 def edge_measurements(status: Status) -> Iterator[Measurement]:
-    """Yield what the Status of an edge says about its model and its devices; nothing for other services."""
+    """Yield an edge's figures of its model and its devices, from its Status; nothing for other services."""
     if status.model is not None:
         serving = status.model.state == "available"
         yield Measurement(catalogue.MODEL_VERSION, (status.model.version or 0) if serving else 0)

@@ -57,7 +57,7 @@ class SpanExport:
 
     async def __aenter__(self) -> Self:
         """Return itself; the SDK's thread runs already."""
-        # Its only message says that the queue is full, once per span; the failed export is reported below.
+        # Its only message is that the queue is full, once per span; the failed export is reported below.
         logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.CRITICAL)
         return self
 

@@ -64,7 +64,7 @@ def set_aside(connection: sqlite3.Connection, table: str, row: int, reason: str)
         reason: What is wrong with it, for people.
     """
     columns = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
-    # As blobs: a damaged text need not be valid UTF-8.
+    # As blobs: a damaged text may be invalid UTF-8.
     selected = ", ".join(f"CAST({name} AS BLOB)" for name in columns)
     values = connection.execute(f"SELECT {selected} FROM {table} WHERE rowid = ?", (row,)).fetchone()  # noqa: S608  # names of the code
     if values is None:

@@ -243,7 +243,7 @@ class Outbox:
                 self._counters.add(f"{self._name}.discarded")
 
     def defer(self, message_id: str, retry_after_s: float | None = None) -> None:
-        """Postpone sending a message again, as its receiver says.
+        """Postpone sending a message again, as its receiver asked.
 
         Args:
             message_id: The id in the answer.

@@ -2,7 +2,7 @@
 
 A rotation makes a new key. The previous one is trusted until a stated time, which is in the files that
 brokers, clients and nodes have: the previous CA gets a certificate that ends then, the previous release key a
-line that says so. So the overlap ends even if nobody copies files later.
+line with that date. So the overlap ends even if nobody copies files later.
 
     ca.key, ca.pem                   CA of brokers, devices, edges and bridges
     operations.key, .pem             CA of the cloud's components and the operator

@@ -83,7 +83,7 @@ def client_certificate(
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a certificate says.
+    """The fields of a certificate.
 
     Args:
         name: Common name.
@@ -101,7 +101,7 @@ class Facts:
 
 
 def read(certificate: bytes) -> Facts:
-    """Return what a certificate says.
+    """Return the fields of a certificate.
 
     Raises:
         PermanentError: The bytes are not a certificate in PEM.

@@ -2,7 +2,7 @@
 
 An Ed25519 signature covers all fields of a Release that a node acts on: the model, its bundle, the node, and
 the time of release. The node prevents replaying a release to another node, the time prevents replaying an old
-one (`edge/models/signature_check.py`); a rollback is signed again. Not signed are `metrics`, which are for
+one (`edge/models/releases/signature_check.py`); a rollback is signed again. Not signed are `metrics`, for
 people, `temperature`, which a node only uses for the uncalibrated confidence, and `parts`, which can only
 save bytes: the bundle has the signed digest, and its lists are next to the signed URL.
 """

@@ -72,9 +72,9 @@ async def report(
 ) -> None:
     """Report to systemd until cancelled; return at once if nothing receives notifications.
 
-    The first report says `READY=1`: the tasks of the service run. It does not wait for the broker: devices
+    The first report is `READY=1`: the tasks of the service run. It does not wait for the broker: devices
     and edges work without one, and a restart would not bring it back. It is repeated until systemd has taken
-    it. Each further report says `WATCHDOG=1` after `progress` has returned, so that a service that hangs is
+    it. Each further report is `WATCHDOG=1` after `progress` has returned, so that a service that hangs is
     restarted.
 
     Args:

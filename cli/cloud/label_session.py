@@ -42,7 +42,7 @@ async def label_photos(arguments: Namespace, store: Store, items: Sequence[Revie
     Each label is published with the next key. Cancelling loses a label whose next key was not pressed.
 
     Returns:
-        What a collector did with each published label, as `Store.label` says; None if none answered.
+        What a collector did with each published label, as `Store.label` returns it; None if none answered.
 
     Raises:
         PermanentError: Standard input is not a terminal, or a typed label is out of range.

@@ -188,7 +188,7 @@ async def _update(arguments: Namespace, change: "Change | None") -> None:
 def _toml_lines(policy: Policy, *, known: bool) -> Iterator[str]:
     """Yield the lines of a TOML file."""
     if policy.issued_at_ms is not None:
-        # A clock may be wrong by more than dates can say.
+        # A clock may be wrong beyond the range of dates.
         issued_s = min(policy.issued_at_ms, _LAST_DATE_MS) / 1000
         issued = datetime.fromtimestamp(issued_s, UTC).isoformat(timespec="seconds")
         yield f"# {policy.node}: issued at {issued}"

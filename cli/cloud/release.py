@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bus import log
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.connection.connection import BrokerConnectionError
 from cli import connect, options, run_service
 from cli.cloud.known_nodes import add_any_node, check_nodes
 from cli.fleet import Fleet

@@ -104,7 +104,7 @@ class GroupAccuracy(Struct, frozen=True):
 class VariantAccuracy(Struct, frozen=True):
     """Row of the table of variants: a version whose edges serve different LiteRT variants.
 
-    `variant` is empty for answers of the graph, or of a model server that does not tell.
+    `variant` is empty for answers of the graph, or of a model server that does not report it.
     """
 
     version: int
@@ -127,7 +127,7 @@ def _cells_of_part(part: str, row: GroupAccuracy | VariantAccuracy) -> tuple[str
 
 
 class People(Struct, frozen=True):
-    """What people's labels tell."""
+    """Accuracy and agreement by people's labels."""
 
     accuracies: list[Accuracy] = []
     groups: list[GroupAccuracy] = []

@@ -81,7 +81,7 @@ class Store:
         Returns:
             By id, `stored`, `duplicate`, or `forgotten` for one that a barrier keeps out. If an id occurs
             twice in one call, its first row is stored. On an object store a call that raced with another
-            writer may return `duplicate` for what it stored.
+            writer may return `duplicate` for rows that it stored.
 
         Raises:
             TransientError: The table cannot be written now; any of the rows may be missing.
@@ -137,7 +137,7 @@ class Store:
         )
 
     def change(self, photo_ids: Sequence[str], decide: Callable[[Record], Record | None]) -> list[str]:
-        """Change stored rows one by one, safe beside other writers.
+        """Change stored rows one by one, safe with concurrent writers.
 
         Args:
             photo_ids: Any number; the images of 256 photos at a time are held in memory.
@@ -248,7 +248,7 @@ class Store:
             TransientError: The table cannot be written now.
         """
         if self.is_trained():
-            self.mark_trained()  # the tags that say so go
+            self.mark_trained()  # their tags are removed
         tags = list(self.tags())
         with self.table.map_errors("cannot be written"), writer_lock(self.table.root):
             dataset = self.table.open_version()

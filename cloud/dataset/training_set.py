@@ -28,7 +28,7 @@ GROUP_COLUMN = "device_group"
 _IN_AUTO = f"coalesce(lane, '') = '{lanes.AUTO}'"
 # The edge's own label counts in lane auto only: in the other lanes the photo was harvested because the model
 # was uncertain, or at random. Where edge and teacher disagree there, the photo has no label. Where there is
-# no teacher's label, cloud/training/candidates.py measures whether such photos help.
+# no teacher's label, cloud/training/candidates/candidates.py measures whether such photos help.
 HAS_LABEL = (
     f"coalesce(human_label, device_label, teacher_label, edge_label) != '{NEITHER}'"
     " AND (human_label IS NOT NULL OR device_label IS NOT NULL"

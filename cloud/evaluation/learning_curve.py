@@ -126,7 +126,7 @@ def learning_curve(
     rare = sorted(name for name, count in counts.items() if count < _MIN_PER_CLASS)
     usable = [at for at, label in enumerate(labels) if label not in rare]
     total = len(usable)
-    if total < MIN_LABELS or len(counts) - len(rare) < 2:  # noqa: PLR2004 - nothing to tell apart
+    if total < MIN_LABELS or len(counts) - len(rare) < 2:  # noqa: PLR2004 - fewer than two classes
         return LearningCurve(total, rare=rare)
     generator = np.random.default_rng(seed)
     if total > MAX_LABELS:

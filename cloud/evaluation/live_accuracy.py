@@ -56,7 +56,7 @@ def audit_stats_by_variant(store: Store) -> dict[int, dict[str, AuditStats]]:
     """Return the audit statistics of each variant, of versions that several variants answered for.
 
     Edges of one version can serve different variants, each the one that its processor gains from. An answer
-    by the graph, or by a model server that does not tell, counts under an empty name.
+    by the graph, or by a model server that does not report it, counts under an empty name.
 
     Raises:
         TransientError: The dataset cannot be read now.

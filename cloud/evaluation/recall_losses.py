@@ -113,7 +113,7 @@ def _by_class(
 
 def _pooled(by_class: Sequence[RecallLoss]) -> Iterator[RecallLoss]:
     """Yield classes with enough photos to show a loss, and the others as one."""
-    # Even if all n photos were lost, the p-value would be no smaller than 2^-n.
+    # Even if all n photos were lost, the p-value would be at least 2^-n.
     enough = [loss for loss in by_class if 0.5**loss.photos <= SIGNIFICANCE / len(by_class)]
     few = [loss for loss in by_class if loss not in enough]
     yield from enough

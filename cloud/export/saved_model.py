@@ -242,7 +242,7 @@ def pack(directory: Path, bundle: Path) -> PackedBundle:
     """
     # Not write_atomic: a bundle can be larger than the memory that is free.
     partial = bundle.with_name(f"tmp-{bundle.name}")
-    # Not compressed, because float32 weights hardly shrink.
+    # Not compressed, because float32 weights shrink by little.
     with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted(directory.rglob("*")):
             # A new TarInfo has time 0 and no owner, so the bytes depend on names and contents alone.

@@ -66,7 +66,7 @@ def judge_labels(
         groups: `[N]`, numbers of the groups of near-duplicates: one with the same wrong label would hide it.
         progress: advances by folds.
     """
-    # It loads scikit-learn, which takes a second: the console need not wait for it at its start.
+    # It loads scikit-learn, which takes a second: otherwise the console would wait for it at its start.
     from cloud.labeling.ensemble import out_of_fold_votes  # noqa: PLC0415
 
     classes = sorted({photo.label for photo in photos})

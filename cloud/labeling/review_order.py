@@ -41,7 +41,7 @@ REASONS: dict[Reason, str] = {
 class UnlabelledPhoto(msgspec.Struct, frozen=True, kw_only=True):
     """The columns of a photo without a human label that decide its rank; the image is not among them.
 
-    `reason` is not a column: it says why the photo is listed.
+    `reason` is not a column: it is why the photo is listed.
     """
 
     photo_id: str

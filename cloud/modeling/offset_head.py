@@ -152,7 +152,7 @@ def unpacked(head: GroupHead) -> Head:
 
 
 def for_embeddings(head: GroupHead, shared: Head) -> GroupHead:
-    """Return a head for embeddings from one for what the shared head says of them.
+    """Return a head for embeddings from one for the shared head's answers.
 
     Args:
         head: for the logarithms of the probabilities, each less the mean of its photo's.

@@ -1,6 +1,6 @@
 """Drift alarms: the embeddings of new photos differ from earlier ones, fleet-wide or at one device.
 
-An alarm says that photos look different, not that answers are wrong: it asks for labels, which measure that.
+An alarm means that photos look different, not that answers are wrong: it asks for labels, which measure that.
 """
 
 import math
@@ -30,7 +30,7 @@ MIN_OWN_REFERENCE = 20
 _REFERENCE_BLOCKS = 4
 """Size of the reference, in units of `drift_photos`."""
 _EARLIER_BLOCKS = 10
-"""Most blocks of the reference that tell how much a block differs without drift."""
+"""Most blocks of the reference from which the difference without drift is estimated."""
 _MAX_PHOTOS = 20_000
 _BY_ARRIVAL = ("received_at_ms", "photo_id")
 _BY_NEWEST = ("-received_at_ms", "-photo_id")
@@ -203,7 +203,7 @@ def _scopes(sides: _Samples, block: int) -> dict[str, _Scope]:
     # Each block gets its turn, also where many devices send few photos.
     for device in sorted(full, key=lambda device: (full[device][-1], device), reverse=True)[:MAX_DEVICES]:
         if device not in known:
-            # It has no photos of its own to compare with.
+            # It has no photos to compare with.
             scopes[device] = _Scope(sides.reference, full[device], new=True)
         elif len(new) > 1 and len(known[device]) >= MIN_OWN_REFERENCE:
             # With fewer it would be compared with others, from which it always differs.
@@ -238,7 +238,7 @@ def _is_usual(store: Store, scope: _Scope, newest: tuple[Side, Side], known: Vec
     Photos that follow each other are alike, so that the test above takes each night for a drift.
     """
     if scope.new:
-        return False  # no earlier photos of its own
+        return False  # the device has no earlier photos
     drift, blocks = discrepancy(*newest), list(scope.earlier_blocks())
     vectors = known | _read_embeddings(store, blocks, known)
     return any(

@@ -30,7 +30,7 @@ def drift_signals(store: Store, cards: Sequence[Card], triggers: Triggers) -> Si
     Args:
         store: The dataset.
         cards: Cards of all versions, oldest first.
-        triggers: Says how many samples to compare.
+        triggers: Has the number of samples to compare.
 
     Raises:
         TransientError: The dataset cannot be read now.

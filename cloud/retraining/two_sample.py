@@ -1,6 +1,6 @@
 """Test whether two sets of embeddings come from one distribution: the kernel two-sample test (MMD).
 
-It says that photos look different, not that answers are wrong: only labels measure the accuracy.
+It shows that photos look different, not that answers are wrong: only labels measure the accuracy.
 Source: Gretton et al., A Kernel Two-Sample Test (JMLR 2012); the p-value is by permutation, so that it holds
 for any distribution and any number of photos.
 """
@@ -49,7 +49,7 @@ def mmd_test(reference: Side, recent: Side, *, seed: int, permutations: int = PE
     """Compare two sets of embeddings. Takes 4 (N + M)² bytes.
 
     Photos are compared with those of their own stratum, so that a device which sent more photos than before
-    is no drift of the others. Strata that only one side has tell nothing: with no other, the p-value is 1.
+    is no drift of the others. Strata that only one side has are left out: with no other, the p-value is 1.
 
     Args:
         reference: Earlier photos.
@@ -93,7 +93,7 @@ def _numbered(reference: Side, recent: Side) -> Ints:
 def _weights(strata: Ints, before: int) -> Floats:
     """Return what each photo counts: in each stratum, the mean of the reference less that of the others.
 
-    A stratum counts as much as the smaller one of its sides can tell, by the harmonic mean of both.
+    A stratum is weighted by the harmonic mean of its two sides, so the smaller one limits it.
 
     Args:
         strata: `[N + M]`, the first N of the reference.

@@ -43,7 +43,7 @@ class Alarm:
 
 
 def credible(report: CanaryReport) -> CanaryReport:
-    """Return the report of a node with figures that can be; an edge may say any.
+    """Return the report of a node with possible figures only; an edge may send any.
 
     More disagreements than comparisons have no interval, and a sum of huge counts is none of the contract.
     """

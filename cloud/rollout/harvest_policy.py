@@ -21,7 +21,7 @@ MIN_AUDITED = 88
 """Audited photos of a class that its threshold needs: without a mistake they show the target precision."""
 
 _STEPS = 200
-_Z = 1.644854  # 95 % quantile of the normal distribution: each bound by itself holds at 95 % confidence
+_Z = 1.644854  # 95 % quantile of the normal distribution: each single bound holds at 95 % confidence
 
 
 class _Scored(NamedTuple):

@@ -90,7 +90,7 @@ def changing_rules(decide: Callable[[HarvestRules], tuple[HarvestRules, list[str
 
 
 def setting_votes(votes: Mapping[str | None, Vote]) -> Change:
-    """Return the change that sets votes, by device; None is every device without one of its own.
+    """Return the change that sets votes, by device; None stands for every device without its own.
 
     A vote for every device removes those of single devices that are not among `votes`.
     """

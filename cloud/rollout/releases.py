@@ -186,7 +186,7 @@ class Announcer:
 def _serves(
     status: Status, version: int, digest: str | None, delivery: Delivery[Status] | Delivery[Event]
 ) -> bool:
-    """Return True if a status says that the released bundle is in service."""
+    """Return True if the released bundle is in service by a node's status."""
     model = status.model
     if model is None or model.version != version or model.state != "available":
         return False
@@ -197,7 +197,7 @@ def _serves(
 
 
 def _words(status: Status, digest: str | None, *, retained: bool) -> str:
-    """Return what a status says about a release, in words for people."""
+    """Describe the state of a release on a node, by its status, for people."""
     model = status.model
     state = f"{status.state}: {status.reason}" if status.reason else status.state
     if model is None:

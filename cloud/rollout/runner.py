@@ -83,7 +83,7 @@ def open_rollout(
         challenger: Bundle to roll out.
         options: Nodes, stages and rules; ignored if the rollout has started already.
         champion: Bundle to roll back to; by default the challenger's parent, from the same registry.
-        again: Start anew if it was rolled back.
+        again: Restart a rollout that was rolled back.
 
     Raises:
         PermanentError: The gate did not promote the challenger, or there is no champion to roll back to.

@@ -181,7 +181,7 @@ def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
 
 
 def _moved(rollout: Rollout, decision: Decision) -> dict[str, Any]:
-    """Return the fields that say where the rollout is after a decision."""
+    """Return the fields of the rollout's position after a decision."""
     last = len(rollout.steps) - 1
     match decision.action:
         case "advance" if rollout.step < last:

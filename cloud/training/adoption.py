@@ -23,7 +23,7 @@ from schemas.field_types import ModelVersion
 
 if TYPE_CHECKING:
     from cloud.modeling.adopted import ForeignModel
-    from cloud.training.candidate_results import CandidateResults
+    from cloud.training.candidates.candidate_results import CandidateResults
     from cloud.training.photo_check import PhotoChecker
 
 ADOPTED = "adopted"
@@ -135,10 +135,10 @@ def _results(
 ) -> "CandidateResults":
     """Answer all photos, and describe the model as the only candidate of a training."""
     from cloud.dataset.example import label_indices  # noqa: PLC0415
-    from cloud.training.candidate_results import CandidateResults  # noqa: PLC0415
-    from cloud.training.candidates import HeldOut  # noqa: PLC0415
+    from cloud.training.candidates.candidate_results import CandidateResults  # noqa: PLC0415
+    from cloud.training.candidates.candidates import HeldOut  # noqa: PLC0415
+    from cloud.training.candidates.learners import Fitted  # noqa: PLC0415
     from cloud.training.embeddings import embeddings  # noqa: PLC0415
-    from cloud.training.learners import Fitted  # noqa: PLC0415
 
     examples, gold = sorted_by_content(photos.labelled), sorted_by_content(photos.gold)
     features = np.zeros((0, model.backbone.embedding_dim), np.float32)
@@ -163,8 +163,8 @@ def _results(
 def _with_groups(
     results: "CandidateResults", checker: "PhotoChecker", seed: int, progress: Progress
 ) -> "CandidateResults":
-    """Choose heads of groups of devices beside the model's own."""
-    from cloud.training.candidate_results import with_answer_heads  # noqa: PLC0415
+    """Choose heads of groups of devices in addition to the model's own."""
+    from cloud.training.groups.heads import with_answer_heads  # noqa: PLC0415
 
     if not any(photo.group for photo in results.examples):
         return results

@@ -133,7 +133,7 @@ def undecodable(error: Exception, examples: Sequence[Example], backbone: Backbon
         examples: the batch.
         backbone: defines the preprocessing.
     """
-    # TensorFlow does not say which photo of a batch failed: try them one by one.
+    # TensorFlow does not report which photo of a batch failed: try them one by one.
     for example in examples:
         try:
             preprocess(backbone, tf.constant([example.image]))

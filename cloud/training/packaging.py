@@ -43,9 +43,9 @@ from cloud.registry.model_card import (
 from cloud.registry.registry import Champion, Registry
 from cloud.registry.variant_evaluation import evaluate_variants
 from cloud.reporting.training_report import Answers, ReportData, render_report
-from cloud.training.candidate_results import CandidateResults
-from cloud.training.candidates import HeldOut, auto_helps
-from cloud.training.learners import Fitted
+from cloud.training.candidates.candidate_results import CandidateResults
+from cloud.training.candidates.candidates import HeldOut, auto_helps
+from cloud.training.candidates.learners import Fitted
 from schemas.groups.heads import HEADS_FILE, GroupHeads, encode_heads, group_heads
 from schemas.litert import EXTRA_ASSETS
 from schemas.pixels import DECODING
@@ -195,7 +195,7 @@ def heads_of(results: CandidateResults) -> GroupHeads | None:
 
 
 def _group_outcomes(results: CandidateResults) -> list[GroupOutcome]:
-    """Return what the card says about each group of devices."""
+    """Return the card's entry for each group of devices."""
     return [
         GroupOutcome(
             name=fit.name,

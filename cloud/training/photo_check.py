@@ -209,7 +209,7 @@ def _refused_by_graph(photos: Sequence[Example], decode: _Decode) -> list[tuple[
     except tf.errors.OpError as error:  # also ResourceExhaustedError: half of a batch needs half the memory
         if len(photos) == 1:
             return [(photos[0], _refusal(error))]
-        # TensorFlow does not say which photo of a batch failed: halve until it is alone.
+        # TensorFlow does not report which photo of a batch failed: halve until it is alone.
         middle = len(photos) // 2
         return _refused_by_graph(photos[:middle], decode) + _refused_by_graph(photos[middle:], decode)
     return []

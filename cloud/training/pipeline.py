@@ -116,7 +116,7 @@ def run_training(
     # Only after the checks that do without it.
     load_tensorflow()
     from cloud.modeling.backbones import get_backbone  # noqa: PLC0415
-    from cloud.training.candidate_results import evaluate_candidates  # noqa: PLC0415
+    from cloud.training.candidates.candidate_evaluation import evaluate_candidates  # noqa: PLC0415
     from cloud.training.distributed import join  # noqa: PLC0415
     from cloud.training.photo_check import PhotoChecker  # noqa: PLC0415
     from cloud.training.train import train  # noqa: PLC0415

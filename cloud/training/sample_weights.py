@@ -87,7 +87,7 @@ def folds(labels: Ints, seed: int, groups: Ints | None = None) -> Iterator[tuple
         return
     splitter = StratifiedGroupKFold(min(FOLDS, int(sizes.max())), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # The warning only says that a class with fewer examples than folds is missing from some folds.
+        # The warning is only that a class with fewer examples than folds is missing from some folds.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         splits = list(splitter.split(repeated, labels[repeated], numbers[repeated]))
     for _, chosen in splits:

@@ -8,7 +8,7 @@ from cloud.dataset.example import Example
 from cloud.progress import NoProgress, Progress
 from cloud.registry.registry import Champion, Registry
 from cloud.reporting.loss_curves import LossCurves
-from cloud.training.candidate_results import check_unseen, evaluate_candidates
+from cloud.training.candidates.candidate_evaluation import check_unseen, evaluate_candidates
 from cloud.training.distributed import Team
 from cloud.training.groups.sightings import Sightings
 from cloud.training.packaging import Trained, VersionPlan, write_version

@@ -32,7 +32,7 @@ class Identified:
     Args:
         name: As in labels.
         role: What the person may do.
-        proof: How they proved who they are; `Login.believes` says whether that still holds.
+        proof: How they proved who they are; `Login.believes` checks whether that still holds.
     """
 
     name: str

@@ -26,7 +26,7 @@ class Component(NamedTuple):
 
     Attributes:
         status: The last one.
-        state: `online`, `degraded`, `offline`, or `silent` if it says online and has not spoken for a while.
+        state: `online`, `degraded`, `offline`, or `silent` if its status is online but old.
         waiting: Messages in each of its outboxes.
         refused: Messages that it did not accept since it started, by reason, the most frequent first.
         offset_s: Of a device: by how much its clock is behind its edge's; None if it is right.

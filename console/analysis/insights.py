@@ -25,7 +25,7 @@ log = structlog.get_logger()
 MAX_SETTLED = 4096
 _DIMENSIONS = 64
 _PAUSE_S = 15.0
-"""Least seconds between two computations: labels come one by one, and the curve hardly moves."""
+"""Least seconds between two computations: labels come one by one, and the curve moves little."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Preview of harvest rules on the photos that were answered last.
 
 The edge's own functions decide: `edge/harvest/lanes.py` and `edge/harvest/quotas.py`. What they need beyond a
-Result is replaced as follows, and the page says so:
+Result is replaced as follows, which the page explains:
 
 - The draw for the audit depends on a secret of each node: here other photos are drawn, as probably.
 - Near-duplicates need the picture: a photo that the edge held for one counts as one, unless the rules turn

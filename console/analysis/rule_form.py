@@ -79,7 +79,7 @@ def read_rules(texts: Mapping[str, str], base: HarvestRules) -> tuple[HarvestRul
         base: Rules whose other fields stay.
 
     Returns:
-        The rules, or None with what is wrong with each field.
+        The rules, or None with the error of each field.
     """
     values: dict[str, Any] = {}
     problems: list[Problem] = []

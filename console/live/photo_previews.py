@@ -76,7 +76,7 @@ class PhotoPreviews:
         try:
             photo = decode(PHOTO, payload, names)
         except (CodecError, PermanentError):
-            return False  # the edge's answer says what is wrong with it
+            return False  # the edge's answer explains what is wrong with it
         content = await asyncio.to_thread(encoded_thumbnail, photo.image, (SIZE_PX, SIZE_PX))
         self._pictures[photo.photo_id] = _Preview(names["node"], names["device"], content)
         if len(self._pictures) > MAX_PREVIEWS:

@@ -74,7 +74,7 @@ class LabelSender:
         bus: Where labels are published.
         limits: Of the outbox.
         undo_s: How long a label can be undone, in seconds.
-        on_recorded: Called with the label's photo and the outcome, as `Store.label` says.
+        on_recorded: Called with the label's photo and the outcome, as `Store.label` returns it.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class LabelSender:
             self._outbox.commit(item)
 
     async def _answer(self) -> None:
-        """Remove recorded labels from the disk, however long it fails: the event that says so comes once."""
+        """Remove recorded labels from the disk, however long it fails: the event arrives only once."""
         while True:
             label_id = await self._answered.get()
             await retry_until_ok(self._bus, "disk", partial(self._outbox.mark_answered, label_id))

@@ -1,4 +1,4 @@
-"""Words for the codes of the contract: what pages say instead of `between-thresholds` or `corrupt-image`.
+"""Words for the codes of the contract: shown on pages instead of `between-thresholds` or `corrupt-image`.
 
 A code that is not here, of a later version, is shown as it is.
 """
@@ -70,7 +70,7 @@ DONE: Mapping[str, str] = {
     "forgotten": N_("The photo is taken out for good."),
     "labelled": N_("The label is recorded; the next training uses it."),
 }
-"""What a page says after a form of it was sent, by the word in its address."""
+"""The message of a page after one of its forms was sent, by the word in its address."""
 FACTS: Mapping[str, str] = {
     "action": N_("order"),
     "at_ms": N_("at"),
@@ -149,4 +149,4 @@ OTHERS = (
     N_("Object contains unknown field `%(name)s`"),
     N_("Object missing required field `%(name)s`"),
 )
-"""What the operating system and msgspec say, as far as sentences of ours quote it."""
+"""Messages of the operating system and of msgspec that our sentences quote."""

@@ -1,4 +1,4 @@
-"""Smooth shapes on an image, in the local coordinates of what is drawn."""
+"""Smooth shapes on an image, in the local coordinates of an object."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -21,7 +21,7 @@ def is_http(text: str) -> bool:
 
 
 def is_camera_url(text: str) -> bool:
-    """Return True for a URL that is a camera's specification by itself, without a prefix."""
+    """Return True for a URL that specifies a camera without a prefix."""
     return scheme_of(text) in _HTTP + _VIDEO
 
 

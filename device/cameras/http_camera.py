@@ -29,7 +29,7 @@ _VIDEO = re.compile(r"video/|.*mpegurl")
 
 
 class HttpCamera:
-    """A camera with an HTTP address; the Content-Type says what the address delivers.
+    """A camera with an HTTP address; the Content-Type tells what the address delivers.
 
     A picture is requested again for each photo. A stream of pictures (`multipart/x-mixed-replace`) is read
     on, so that each photo is the newest, until no photo was asked for during ten seconds; the next capture

@@ -107,7 +107,7 @@ class HttpClient:
         if isinstance(error, self._aiohttp.TooManyRedirects):
             return CameraError(f"{self.subject} redirects without end", hint="check user and password")
         if isinstance(error, self._aiohttp.ClientConnectorError):
-            number = error.os_error.errno or 0  # below 0: of the resolver, with words of its own
+            number = error.os_error.errno or 0  # below 0: of the resolver, which has its own messages
             reason = os.strerror(number) if number > 0 else str(error.os_error.strerror or "no connection")
             return CameraError(
                 f"{self.subject} cannot be reached: {reason}",

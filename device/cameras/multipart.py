@@ -88,7 +88,7 @@ class MultipartSplitter:
                 self._began_at = None
 
     def end(self) -> Iterator[Part]:
-        """Yield the last part, if the stream has ended and only that tells where the part ends."""
+        """Yield the last part, if only the end of the stream marks its end."""
         if self._began_at is not None and self._length is None:
             yield Part(bytes(self._buffer).rstrip(b"\r\n-"), self._began_at)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from bus.newest import put_newest
 from edge.harvest.history import MAX_SAMPLES, HarvestedSample
-from edge.harvest.image import distance
+from edge.harvest.shrinking.image import distance
 from schemas.policy_rules import HarvestRules
 
 _COMPARED_PER_DEVICE = 512

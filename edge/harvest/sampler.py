@@ -14,13 +14,13 @@ from bus.mqtt.presence import now_ms
 from bus.outbox.outbox import Outbox, OutboxFullError
 from bus.outbox.sqlite import Database, StorageError
 from edge.harvest import history
-from edge.harvest.decoders import Decoders
 from edge.harvest.history import HarvestedSample
-from edge.harvest.image import HashedImage, Shrunk, hash_image, shrink, shrunk_size
 from edge.harvest.recent_photos import AnsweredPhoto, RecentPhotos
 from edge.harvest.samples import AdmittedSample, make_sample
 from edge.harvest.selector import Selector
-from edge.harvest.shrinking import Shrinking
+from edge.harvest.shrinking.decoders import Decoders
+from edge.harvest.shrinking.image import HashedImage, Shrunk, hash_image, shrink, shrunk_size
+from edge.harvest.shrinking.shrinking import Shrinking
 from edge.serving.prediction import Prediction
 from schemas.codec import MAX_PAYLOAD_BYTES, encode
 from schemas.image import DEFAULT_LIMITS, ImageFacts, ImageLimits

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from bus.mqtt.presence import now_ms
 from bus.outbox.outbox import Item, Outbox
-from edge.harvest import history, unshrunk
+from edge.harvest import history
 from edge.harvest.history import HarvestedSample
-from edge.harvest.image import Shrunk
+from edge.harvest.shrinking import unshrunk
+from edge.harvest.shrinking.image import Shrunk
 from edge.serving.prediction import Prediction
 from schemas.messages import Photo, Sample
 

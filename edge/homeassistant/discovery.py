@@ -141,7 +141,7 @@ def announcements(form: Form, node: str, device: str | None, entities: Sequence[
     """Return the retained messages that make a device known, by topic.
 
     Args:
-        form: How to say it.
+        form: How to format it.
         node: The edge node.
         device: The device; None for the node itself.
         entities: Its entities.

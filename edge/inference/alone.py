@@ -30,7 +30,7 @@ from schemas.errors import TransientError
 log = structlog.get_logger()
 
 _MAX_UNFINISHED = 1
-"""Slow photos being decoded from which on only devices that are hardly suspected get a turn."""
+"""Slow photos being decoded from which on only the least suspected devices get a turn."""
 _FIRST_RETRY_S = 0.2
 _LAST_RETRY_S = 5.0
 _STEP_S = 0.5
@@ -118,7 +118,7 @@ class AloneLane:
         try:
             verdict = await self._classifier.classify_alone(entry)
         except UnfinishedError as error:
-            # In its own task: other isolated devices need not wait for a decoder that is not theirs.
+            # In its own task: other isolated devices do not wait for this one's decoder.
             watching.create_task(self._watch(entry, error, mark), name="edge.unfinished")
             return
         except ModelUnavailableError as error:

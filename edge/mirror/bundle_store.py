@@ -84,7 +84,7 @@ class BundleStore:
         Raises:
             PermanentError: It is larger than the mirror, or not the released one.
             FetchError, DiskError: The URL cannot be read, or the bundle cannot be written, now.
-            TransientError: There is no room beside the downloads that run.
+            TransientError: There is no room in addition to the running downloads.
         """
         with self._lock:
             self._make_room(release)
@@ -160,7 +160,7 @@ def check_origin(url: str) -> None:
     """Raise ConfigError unless a URL can be an origin.
 
     Raises:
-        ConfigError: It is no URL of a folder.
+        ConfigError: It is not the URL of a folder.
     """
     try:
         parts = urlsplit(url)

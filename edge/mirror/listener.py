@@ -25,8 +25,8 @@ class MirrorError(PermanentError):
 async def serving(app: web.Application, address: str, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
     """Serve an application for the length of a block, entered with its port.
 
-    Bounded: beyond `_CONNECTIONS`, the oldest one whose request has not begun gives way, else the oldest; one
-    that says nothing is closed after 5 s. An edge whose connection ends goes on with its bundle's own URL.
+    Bounded: beyond `_CONNECTIONS`, the oldest one whose request has not begun is closed, else the oldest; one
+    that sends nothing is closed after 5 s. An edge whose connection ends continues with its bundle's own URL.
 
     Args:
         app: What answers.

@@ -19,7 +19,7 @@ from edge.models.actuator import Actuator
 from edge.models.observation import Attempt
 from edge.models.reconcile import reconcile
 from edge.models.release_records import ReleaseRecords
-from edge.models.releases import Releases
+from edge.models.releases.releases import Releases
 from edge.models.transfer.mirror_client import SiteMirror
 from edge.serving.client import Predictor
 from edge.serving.traffic_router import TrafficRouter
@@ -101,7 +101,7 @@ class Deployer:
     async def run(self) -> None:
         """Deploy releases and report what is served, until cancelled.
 
-        Safe to cancel: the next run continues from what is on disk when the retained release arrives.
+        Safe to cancel: the next run continues from the files on disk when the retained release arrives.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._releases.run(), name="models.receive")

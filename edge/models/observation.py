@@ -76,13 +76,13 @@ class Folder:
 
     @property
     def newest(self) -> int | None:
-        """The version that the model server loads by itself."""
+        """The version that the model server loads without an order."""
         return max(self.versions, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What the model server reports; None for what does not matter to the release's stage.
+    """What the model server reports; None for fields that the release's stage does not need.
 
     Args:
         in_service: The version that answers by the present traffic split.

@@ -198,7 +198,7 @@ def _serve_canary(seen: Observation, folder: Folder) -> Action:
             f"cannot evaluate version {plan.challenger} against version {plan.champion}: "
             f"version {folder.newest} is in service"
         )
-    # Before any verdict on the challenger: a server that is away says nothing about it.
+    # Before any verdict on the challenger: the silence of a server is no evidence against it.
     if not _is_available(seen.server.champion):
         return Wait(f"version {plan.champion} is not served: {_why(seen.server.champion)}")
     if folder.canary and not staged:

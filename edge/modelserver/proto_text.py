@@ -28,7 +28,7 @@ def message_class(
 ) -> type:
     """Return the class of a message of a file.
 
-    Only the text format of these files is read. It names the fields, so their numbers need not be
+    Only the text format of these files is read. It names the fields, so their numbers do not have to be
     TensorFlow Serving's.
 
     Args:

@@ -78,7 +78,7 @@ class PredictionService:
     ) -> messages.PredictResponse:
         """Run a signature on tensors."""
         with _abort_on_error(context), self._run("Predict", request) as servable:
-            if servable.variant:  # beside the response, which other servers fill in alike
+            if servable.variant:  # not in the response, which is that of other servers
                 context.set_trailing_metadata(((VARIANT_METADATA, servable.variant),))
             return predicting.predict(servable, request, self._runner, _timeout_s(context))
 

@@ -175,7 +175,7 @@ class FairQueue:
         """Wait for a photo of an isolated device; no second one of it until `alone_done`. Safe to cancel.
 
         Args:
-            is_crowded: Whether only devices that are hardly suspected may be tried now; call `wake` when it
+            is_crowded: Whether only the least suspected devices may be tried now; call `wake` when it
                 changes.
         """
         while True:

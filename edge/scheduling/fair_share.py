@@ -1,10 +1,10 @@
-"""Decide which device gives way when a bound of all devices is exceeded."""
+"""Decide which device loses a photo when the bound shared by all devices is exceeded."""
 
 from collections.abc import Mapping
 
 
 def device_with_most(shares: Mapping[str, int], newcomer: str) -> str:
-    """Return the device with the largest share of what is bounded.
+    """Return the device with the largest share of the bounded quantity.
 
     At a tie it is the newcomer: no device loses anything to one that has as much.
 

@@ -101,7 +101,7 @@ def _output(outputs: Mapping[str, messages.TensorInfo], classes: int | None) -> 
 
 
 def _width(info: messages.TensorInfo) -> int | None:
-    """Return the numbers per photo, -1 if the signature leaves it open; None if it is no float32 table."""
+    """Return the numbers per photo, -1 if the signature leaves it open; None if it is not a float32 table."""
     shape = _shape(info)
     if info.dtype != _DT_FLOAT or (shape is not None and len(shape) != _ROW_RANK):
         return None

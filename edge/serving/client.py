@@ -100,7 +100,7 @@ class BatchOutput:
         probabilities: N rows of K class probabilities.
         embeddings: N embeddings, float32, little endian; empty if the model does not output them.
         novelties: N scaled distances to the nearest training photo; None if the model does not output them.
-        variant: LiteRT variant that answered; empty if a graph did, or the server does not tell.
+        variant: LiteRT variant that answered; empty if a graph did, or the server does not report it.
     """
 
     version: int
@@ -344,7 +344,7 @@ class Predictor:
     def _mapped(self, error: grpc.aio.AioRpcError) -> PermanentError | TransientError:
         """Map a gRPC status: INVALID_ARGUMENT is the input's fault, everything else may pass."""
         status = f"{error.code().name}: {error.details()}"
-        # UNKNOWN, INTERNAL and the like need not be caused by the photo: it is retried, never rejected.
+        # UNKNOWN, INTERNAL and the like may have causes other than the photo: it is retried, never rejected.
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             return BadInputError(f"model {self.model} refuses an image: {status}")
         kind = ModelMissingError if error.code() in _MISSING else ModelUnavailableError

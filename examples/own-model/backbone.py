@@ -1,4 +1,4 @@
-"""A network of your own as a backbone: inverted residual blocks as in MobileNetV2, in plain Keras.
+"""Your own network as a backbone: inverted residual blocks as in MobileNetV2, in plain Keras.
 
     python backbone.py mine.keras
     gleaner cloud train --backbone mine.keras:signed

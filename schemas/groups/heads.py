@@ -33,7 +33,7 @@ _LARGEST = 2.0**15
 """Of the numbers in a kernel: float16 ends at 65504, and loses digits of small ones."""
 
 _HEAD_BYTES = 10_240
-"""Most bytes of a head beside its kernel: of 1024 classes, with a share of the names."""
+"""Most bytes of a head without its kernel: of 1024 classes, with a share of the names."""
 
 _Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]  # refuses NaN too
 
@@ -42,7 +42,7 @@ class GroupHeadsError(PermanentError):
     """The file is not one of heads, or they do not fit the model."""
 
 
-class GroupHead(Struct, frozen=True, dict=True):  # dict: for what is computed once
+class GroupHead(Struct, frozen=True, dict=True):  # dict: for cached properties
     """The logits that one head adds to those of the shared one.
 
     The scores are `softmax((log p + kernel @ embedding + bias) / temperature)`, with the probabilities p and

@@ -28,7 +28,7 @@ def group_of(groups: Mapping[str, str], node: str, device: str) -> str:
         device: Its name.
 
     Returns:
-        What the most specific pattern says: the name itself, else the pattern with most other characters than
+        The most specific pattern decides: the name itself, else the pattern with most other characters than
         wildcards, among these the one with fewest wildcards. Empty if none matches.
     """
     found = device if device in groups else min(_matching(groups, device), key=_order, default=None)

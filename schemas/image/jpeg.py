@@ -158,7 +158,7 @@ def _corrupt(got: str) -> ImageError:
 
 
 def _step(stream: JpegStream, at: int, limits: ImageLimits) -> int | None:
-    """Read the next segment; return where it ends, None at the end of what is decoded."""
+    """Read the next segment; return where it ends, None at the end of the decoded part."""
     image = stream.image
     found = _MARKER.search(image, at)
     if found is None:

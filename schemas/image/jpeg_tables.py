@@ -16,7 +16,7 @@ _ARITHMETIC_TABLES = 16
 
 
 class SegmentError(Exception):
-    """A segment on which libjpeg ends decoding. Its text says what is wrong."""
+    """A segment on which libjpeg ends decoding. Its text has the reason."""
 
 
 @dataclass(slots=True)

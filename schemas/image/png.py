@@ -156,7 +156,7 @@ def _chunks(image: bytes, at: int) -> Iterator[Chunk]:
     """Yield the chunks that are there in full, up to one that cannot be a chunk.
 
     Viewers show the pixels before such an end. Of pixels, the checksum alone may be cut off: those of their
-    compression tell whether they are all there.
+    compression show whether they are all there.
     """
     while at + _HEAD_BYTES <= len(image):
         length, kind = int.from_bytes(image[at : at + 4]), image[at + 4 : at + _HEAD_BYTES]

@@ -1,4 +1,4 @@
-"""Name the format of a file by its first bytes, so that an error can say what to do.
+"""Name the format of a file by its first bytes, so that an error can suggest what to do.
 
 Source: the formats' specifications, as collected in `file`'s magic database.
 """
@@ -66,7 +66,7 @@ _BOX_BRANDS = {  # ISO base media: the brand behind `ftyp`
     b"hevx": "HEIC",
     b"crx ": "CR3 raw",
 }
-_GENERAL_BRANDS = frozenset({b"mif1", b"msf1"})  # any codec: the compatible brands say which
+_GENERAL_BRANDS = frozenset({b"mif1", b"msf1"})  # any codec: the compatible brands name it
 # Text: in small letters, also behind a byte order mark and white space.
 _TEXTS = (
     (b"<svg", "SVG"),

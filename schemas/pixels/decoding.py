@@ -3,7 +3,7 @@
 The pixels of a photo are the same everywhere, in the exported graph within one level of 255:
 
 - JPEG: the accurate integer DCT and smooth ("fancy") upsampling; missing data are what libjpeg makes of them.
-- CMYK: the product with the black channel; inverted if an Adobe segment says so.
+- CMYK: the product with the black channel; inverted if an Adobe segment requires it.
 - 16 bits: the upper 8.
 - Grey and palette: as RGB. A palette index without entry is black.
 - Transparent pixels: composed with white. A transparent colour of 16 bits is opaque.
@@ -205,7 +205,7 @@ def _open(
         # The decoder must see the size that was checked.
         if picture.size != size:
             raise OSError(f"the size is {picture.size} for the decoder and {size} for the check")
-        # All bytes at once: libjpeg cannot wait for more of what is coded arithmetically.
+        # All bytes at once: libjpeg cannot suspend in arithmetically coded data.
         picture.decodermaxblock = max(picture.decodermaxblock, len(image))
         if at_least is not None:
             picture.draft("L" if grey else "RGB", at_least)
@@ -248,7 +248,7 @@ def to_8_bits(picture: Image.Image) -> Image.Image:
 
 
 def _extrema(picture: Image.Image) -> tuple[float, float]:
-    """Return the lowest and the highest level of a picture in mode I or F; what is no number is left out."""
+    """Return the lowest and the highest level of a picture in mode I or F; NaN is left out."""
     low, high = picture.getextrema()
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)

@@ -1,4 +1,4 @@
-"""A plain MQTT client that acknowledges, drops and resumes when a test says so."""
+"""A plain MQTT client that acknowledges, drops and resumes when a test tells it to."""
 
 import contextlib
 import queue

@@ -14,7 +14,7 @@ def numbered(count: int, start: int = 0) -> list[bytes]:
 
 @pytest.mark.parametrize("other", VERSIONS.values(), ids=[f"to {name}" for name in VERSIONS])
 def test_a_message_reaches_a_subscriber_at_qos_1(peers, topic, version, other):
-    """Whatever versions of MQTT the two speak, and whatever nodes they are on."""
+    """With any versions of MQTT, and on any nodes."""
     receiver = peers("receiver", at=1, speaks=other)
     receiver.subscribe(f"{topic}/+/x")
     peers("sender").publish(f"{topic}/a/x", b"hello")

@@ -1,4 +1,4 @@
-"""Off a terminal each line of a service's log is JSON, whoever wrote it; on one it is escaped."""
+"""Off a terminal each line of a service's log is JSON, from any logger; on one it is escaped."""
 
 import io
 import json

@@ -58,14 +58,14 @@ REFUSED = [
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_other_forms_are_refused_with_the_form(text):
-    """The sentence says what was expected."""
+    """The error shows the expected form."""
     with pytest.raises(ArgumentTypeError, match="expected"):
         parse(text)
 
 
 @pytest.mark.parametrize("text", ["mqtt://anna:secret@host", "anna:secret@host:1883", "mqtts://anna@host"])
 def test_a_password_in_an_address_is_refused_and_not_repeated(text):
-    """The sentence says where user and password go."""
+    """The error names the options for user and password."""
     with pytest.raises(ArgumentTypeError, match="--username, and GLEANER_MQTT_PASSWORD") as refusal:
         parse(text)
     assert "secret" not in str(refusal.value)

@@ -55,7 +55,7 @@ def test_every_file_is_checked(called, tmp_path):
 
 
 def test_the_kind_can_be_given(called, tmp_path):
-    """`--as` says what a file is for, whatever its name."""
+    """`--as` states the kind of a file with any name."""
     path = tmp_path / "edge.toml"
     path.write_text("camera = 'usb:0'")
     assert called("check", path, "--as", "device").code == 0

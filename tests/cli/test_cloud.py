@@ -186,7 +186,7 @@ def test_review_lists_the_least_certain_first(called, dataset, tmp_path):
 
 
 def test_an_empty_list_writes_no_contact_sheet(called, tmp_path):
-    """A sheet without a photo would be an empty page; the command says that there is none."""
+    """A sheet without a photo would be an empty page; the command reports that there is none."""
     Store.open(tmp_path / "empty")
     done = called("cloud", "review", "--dataset", tmp_path / "empty", "--sheet", tmp_path / "sheet.html")
     assert (done.code, done.out) == (0, "")
@@ -231,7 +231,7 @@ def test_review_lists_dead_letters(called, dataset, tmp_path):
 async def test_a_label_is_published_as_feedback(address, at, dataset):
     """The label is published to the node and device of the photo, with the name of the person.
 
-    Without a collector it is not known to be recorded: the command says so and is to be tried again.
+    Without a collector it may not be recorded: the command reports that, for the user to repeat it.
     """
     listener = Bus(address, transient_client_id("listener"))
     labels = listener.subscribe(FEEDBACK)

@@ -99,7 +99,7 @@ async def test_the_photo_of_the_doctor_has_expired(answering, address, at):
 
 
 async def test_a_broker_elsewhere_is_not_started_here():
-    """Where a name is wrong or a machine away, `gleaner broker` on this machine would be no help."""
+    """Where a name is wrong or a machine away, `gleaner broker` on this machine would not help."""
     done = await gleaner("doctor", "--timeout", "1", "--broker", "nowhere.invalid")
     assert done.code == 1
     assert (
@@ -108,7 +108,7 @@ async def test_a_broker_elsewhere_is_not_started_here():
 
 
 async def test_a_reader_that_leaves_is_not_an_error(nowhere):
-    """`gleaner doctor | head -1` exits with 0 and prints no error, wherever the checks are by then."""
+    """`gleaner doctor | head -1` exits with 0 and prints no error, at any stage of the checks."""
     process = await start("doctor", "--timeout", "1", *nowhere)
     async with asyncio.timeout(DEADLINE_S):
         await process.stdout.readline()

@@ -212,7 +212,7 @@ async def test_terminal_mode_is_restored(address: Broker, at, dataset: Store):
 
 
 async def test_interactive_labelling_needs_a_terminal(at, dataset: Store):
-    """The error says that standard input is not a terminal."""
+    """The error: standard input is not a terminal."""
     done = await gleaner("cloud", "review", "--interactive", "--dataset", dataset.table.url, *at)
     assert done.code == 1
     assert done.sentence.startswith("gleaner cloud review: standard input is not a terminal; use --label")

@@ -1,4 +1,4 @@
-"""Whatever is typed as the value of an argument gives a value or a sentence, never another error."""
+"""Any text as the value of an argument gives a value or an error message, never a traceback."""
 
 import argparse
 import contextlib
@@ -35,7 +35,7 @@ def parsers() -> Iterator[argparse.ArgumentParser]:
 
 
 def test_every_value_is_taken_or_refused_in_a_sentence():
-    """Empty, huge, of other alphabets, with control characters, with bytes that are no text."""
+    """Empty, huge, of other alphabets, with control characters, with bytes that are not text."""
     tried, wrong = 0, []
     for parser in parsers():
         for action in actions_of(parser):

@@ -50,7 +50,7 @@ def dataset(tmp_path):
 
 
 async def test_commands_on_the_bus_print_it_escaped(edge, address, at, tmp_path):
-    """`doctor`, `cloud status`, `tail` and `send` escape what statuses, events and results say."""
+    """`doctor`, `cloud status`, `tail` and `send` escape the texts of statuses, events and results."""
     edge.reply = lambda photo: [result(photo, label=HOSTILE)]
     bus = Bus(address, "hostile", presence=Presence(NODE, "edge"))
     served = ServedModel(name="pets", version=3, state="failed", reason=HOSTILE)
@@ -150,7 +150,7 @@ def hostile_folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 async def test_file_names_of_any_bytes_are_sent_and_imported(edge, at, tmp_path, monkeypatch, encoding):
-    """Each name is printed escaped, whatever the encoding of the output; no name is an error."""
+    """Each name is printed escaped, in any encoding of the output; no name causes an error."""
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
     folder = hostile_folder(tmp_path)
     done = [
@@ -179,7 +179,7 @@ async def test_a_name_where_an_option_is_expected_is_printed_escaped():
 
 
 def test_commands_print_only_through_the_module_that_escapes():
-    """No other module of `cli` writes to standard output or standard error by itself."""
+    """No other module of `cli` writes to standard output or standard error directly."""
     for path in sorted((ROOT / "cli").rglob("*.py")):
         if path.name == "output.py":
             continue

@@ -1,4 +1,4 @@
-"""A name of a component is refused wherever a name enters: two clients with one name throw each other out."""
+"""Each way to enter a name refuses that of a component: two clients with one name disconnect each other."""
 
 import msgspec
 import pytest

@@ -85,12 +85,12 @@ def test_an_ended_rollout_is_not_started_again(called, models, nowhere):
 
 
 def test_a_version_that_was_rolled_back_is_rolled_out_again_by_force(called, models, nowhere):
-    """As the help of --force says; its state begins anew, and a rollout that is finished stays so."""
+    """As the help of --force states: a new state replaces it; a finished rollout stays finished."""
     words = ("cloud", "rollout", models / "2.tar", "--champion", models / "1.tar", "--force", *nowhere)
     file = Registry(models).rollout_file(2)
     file.write(state(models, phase="returned", announced=True, reason="it failed", group=1))
     done = called(*words)
-    assert done.code == 75, "it goes on to the broker"
+    assert done.code == 75, "it continues to the broker"
     again = file.read()
     assert (again.phase, again.group, again.reason) == ("running", 0, None)
     file.write(state(models, phase="finished", announced=True, group=1))
@@ -110,7 +110,7 @@ async def test_a_forced_release_says_what_rollouts_need(at, models):
 
 
 def test_a_version_that_was_rolled_back_is_released_by_force_only(called, models, nowhere):
-    """The card in the bundle does not say so; the state of the rollout beside it has the reason."""
+    """The reason is not in the card in the bundle, but in the rollout's state file next to it."""
     Registry(models).rollout_file(2).write(
         state(models, phase="returned", announced=True, reason="it failed")
     )
@@ -118,7 +118,7 @@ def test_a_version_that_was_rolled_back_is_released_by_force_only(called, models
     refused = called(*words)
     assert refused.sentence.startswith("gleaner cloud release: version 2 was rolled back: it failed")
     assert "--force" in refused.sentence
-    assert "rolled back" not in called(*words, "--force").sentence, "it goes on to the broker"
+    assert "rolled back" not in called(*words, "--force").sentence, "it continues to the broker"
     assert "rolled back" not in called("cloud", "release", models / "1.tar", *nowhere).sentence
 
 

@@ -83,7 +83,7 @@ run_service.serve("deaf", ClientConfig(), deaf())
 
 
 async def test_a_service_that_does_not_stop_says_so():
-    """The last line has the reason, and none is lost on its way out of the process."""
+    """The last line has the reason, and no line is lost when the process ends."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", _DEAF, stdout=pipe, stderr=pipe, cwd=ROOT

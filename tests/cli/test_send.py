@@ -124,7 +124,7 @@ async def test_why_a_photo_is_deferred_is_said_at_the_deadline(edge, at, folder)
 
 
 async def test_a_rejection_has_its_reason(edge, at, folder):
-    """The code alone does not say what to change."""
+    """The code alone does not tell a user what to change."""
     edge.reply = lambda photo: [result(photo, "rejected", code="too-large", reason="at most 3 MiB, got 4")]
     done = await gleaner("send", folder / "a.jpg", *at)
     assert done.code == 1

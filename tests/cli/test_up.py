@@ -118,7 +118,7 @@ asyncio.run(main(sys.argv[1]))
 
 
 async def test_processes_end_with_a_supervisor_that_is_killed(tmp_path):
-    """Whatever ends it, a second Ctrl-C or the kernel, no broker is left that holds the ports."""
+    """Ended by a second Ctrl-C or by the kernel, it leaves no broker that holds the ports."""
     words = (sys.executable, "-c", _SUPERVISED, tmp_path)
     up = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
     assert up.stdout is not None

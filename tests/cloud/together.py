@@ -11,7 +11,7 @@ from cloud.dataset.example import Example
 from cloud.export.saved_model import warmup_photos
 from cloud.modeling.backbones import Backbone
 from cloud.progress import NoProgress
-from cloud.training import from_scratch
+from cloud.training.candidates import from_scratch
 from cloud.training.distributed import Team, join
 
 WORKER = """

@@ -111,7 +111,7 @@ def staying(*words: str) -> Iterator[Staying]:
 
 
 def label_as_the_model_says(page: Any, expect: Any, count: int = LABELS) -> None:
-    """Label photos by their keys, each as the model says; each is on the disk before the next one."""
+    """Label photos by their keys, each with the model's label; each is on the disk before the next one."""
     for number in range(count):
         shown = page.locator("[data-photo]:visible").first
         model = shown.get_attribute("data-model")

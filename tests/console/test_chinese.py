@@ -45,19 +45,19 @@ TEXTS = """() => {
 
 
 def english(texts: list[str]) -> list[str]:
-    """Return the texts that have English words beside names and commands."""
+    """Return the texts that have English words other than names and commands."""
     return [one for one in texts if ENGLISH.search(QUOTED.sub("", one))]
 
 
 def reason_of(act, *arguments, **keywords) -> str:
-    """Return what the error of a function says."""
+    """Return the message of the error that a function raises."""
     with pytest.raises(GleanerError) as raised:
         act(*arguments, **keywords)
     return str(raised.value)
 
 
 def gate_reasons() -> list[str]:
-    """Return what the gate says for each of its decisions."""
+    """Return the gate's reasons for each of its decisions."""
     truth = np.arange(400) % 2
 
     def pair(champion: int, challenger: int, count: int = 400, confidence: float = 0.9) -> PairedPredictions:
@@ -82,7 +82,7 @@ def gate_reasons() -> list[str]:
 
 
 def rollback_reasons() -> list[str]:
-    """Return what each alarm of a rollout says."""
+    """Return the text of each alarm of a rollout."""
     good = VersionStats(version=1, answered=900, failed=1, p95_ms=10.0)
     bad = VersionStats(version=2, answered=900, failed=200, p95_ms=90.0)
     report = CanaryReport(
@@ -97,7 +97,7 @@ def rollback_reasons() -> list[str]:
 
 
 def refusals(folder: Path) -> list[str]:
-    """Return what parts say about what they do not accept."""
+    """Return the refusals of components."""
     names = {"node": "edge-1", "device": "pi-1"}
     return [
         reason_of(decode, PHOTO, b"{", names),
@@ -111,7 +111,7 @@ def refusals(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def filled(console):
-    """A system in which everything is wrong that can be, by the functions that say so."""
+    """A system in which every fault that a function reports is present."""
     fill(console)
     models = Path(console.config.models)
     card = Registry(models).card(2)

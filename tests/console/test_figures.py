@@ -148,7 +148,7 @@ def test_a_value_out_of_bounds_is_refused_by_the_console_too(page):
     page.get_by_role("button", name="Preview").click()
     expect(page.get_by_text("expected a number from 0 to 1")).to_be_visible()
     assert page.get_by_label("Share drawn for audits").input_value() == "7"
-    # The answer of a form has no address of its own to come back to.
+    # The answer of a form has no address to return to.
     page.locator(".rail button[value='en']").click()
     page.wait_for_url("**/policy")
 
@@ -239,7 +239,7 @@ def test_a_sample_that_cannot_be_stored_is_discarded(page, filled):
 
 
 def test_more_photos_like_one_are_found(page, filled):
-    """By their embeddings; a photo without one says why it cannot be compared."""
+    """By their embeddings; for a photo without one, the page explains why it cannot be compared."""
     page.goto(f"/photos/{filled.embedded}/alike")
     expect(page.locator(".sheet-grid li")).to_have_count(36)
     shown = filled.store.find([filled.embedded], ["device"])[filled.embedded]["device"]
@@ -289,7 +289,7 @@ def test_the_progress_page_tells_what_the_next_labels_bring(page, filled):
 
 
 def test_one_version_alone_is_not_compared(page):
-    """The page says why nothing happened."""
+    """The page explains why nothing happened."""
     page.goto("/models")
     page.get_by_role("checkbox").first.check()
     page.get_by_role("button", name="Compare two versions").click()

@@ -23,7 +23,7 @@ from tests.console.conftest import running_console
 
 
 class Elsewhere:
-    """A console as its own process, beside the one of the fixture.
+    """A console as its own process, in addition to the fixture's.
 
     Args:
         url: Its address without a path.
@@ -151,7 +151,7 @@ def entry() -> Entry:
 
 
 async def test_a_label_that_was_recorded_while_the_disk_failed_leaves_it(tmp_path):
-    """The console goes on and says why; the event came once, and is not forgotten."""
+    """The console continues and logs why; the event arrived only once, and is not lost."""
     async with sender_on(tmp_path) as (sender, database, bus):
         task = asyncio.create_task(sender.run())
         await sender.give([GIVEN], entry())

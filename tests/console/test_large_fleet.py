@@ -146,7 +146,7 @@ def test_what_is_wrong_is_said_in_chinese(client):
 
 
 def test_the_token_looks_different_in_each_answer(client):
-    """A compressed page that repeats a stranger's guess must not tell whether it was right (BREACH)."""
+    """A compressed page that repeats a stranger's guess must not reveal whether it was right (BREACH)."""
     tokens = {client.csrf() for _ in range(3)}
     assert len(tokens) == 3
     for token in tokens:

@@ -22,7 +22,7 @@ def result(**fields) -> Result:
 
 
 def test_answers_are_bounded_by_device_and_number():
-    """The newest answers of the devices that spoke last are kept; a redelivery is no second one."""
+    """The newest answers of the devices that spoke last are kept; a redelivery does not count twice."""
     state = LiveState()
     for number in range(ANSWERS_PER_DEVICE + 3):
         state.add_result(result(photo_id=f"{number:032x}"))
@@ -88,7 +88,7 @@ async def test_a_picture_that_passed_by_is_dropped_by_order():
 
 
 async def test_changes_are_told_together():
-    """However often something changes, a page is told each kind once until it listens again."""
+    """Of many changes, a page gets each kind once until it listens again."""
     broadcast = Broadcast()
     with broadcast.stream() as stream:
         events = stream.events()

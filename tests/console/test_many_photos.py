@@ -25,7 +25,7 @@ PHOTOS = 30_000
 LABELLED = 2_000
 CLASSES = ("cat", "dog", "fox")
 MAX_BYTES = 6_000_000
-"""Read by one page at most: a seventh of the pictures, and hardly more than the columns that it sorts by."""
+"""Read by one page at most: a seventh of the pictures, and little more than the columns that it sorts by."""
 MAX_ROWS = 3_000
 """Rows that one page gets at most: those of the newest labels, that doubts and progress are computed from."""
 _BATCH = 10_000

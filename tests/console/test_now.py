@@ -1,4 +1,4 @@
-"""Rules of the pages Now and Events: they follow what happens by themselves."""
+"""Rules of the pages Now and Events: they follow events without a reload."""
 
 import pytest
 

@@ -53,7 +53,7 @@ def test_a_page_is_accessible_and_fits(request, screen, scheme, path):
 
 
 def test_every_page_is_accessible_in_chinese(phone, console):
-    """With its language said to screen readers, and nothing cut off."""
+    """Its language is declared for screen readers, and nothing is cut off."""
     phone.context.add_cookies([{"name": COOKIE, "value": "zh_Hant", "url": console.url}])
     found = {}
     for path in PATHS:
@@ -98,7 +98,7 @@ def test_what_is_beside_the_pages_is_accessible(phone, console):
 
 
 def test_the_console_can_be_installed(page):
-    """Chromium reads the manifest without an error, and draws each icon in the size that it says."""
+    """Chromium reads the manifest without an error, and draws each icon in the declared size."""
     page.goto("/now")
     found = page.context.new_cdp_session(page).send("Page.getAppManifest")
     assert (found["url"].rpartition("/")[2], found["errors"]) == ("manifest.webmanifest", [])
@@ -111,13 +111,13 @@ def test_the_console_can_be_installed(page):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_page_is_small(page, path):
-    """Page, style and scripts together are below 100 kB on their way, without pictures."""
+    """Page, style and scripts together transfer less than 100 kB, without pictures."""
     page.goto(path)
     assert sent_bytes(page) < MAX_PAGE_BYTES
 
 
 def sent_bytes(page) -> int:
-    """Return how many bytes the page that is shown took, without its pictures, on their way."""
+    """Return how many bytes were transferred for the open page, without its pictures."""
     sizes = page.evaluate(
         """performance.getEntries()
         .filter((one) => one.entryType === "navigation" || ["link", "script"].includes(one.initiatorType))

@@ -67,7 +67,7 @@ def test_the_cache_is_bounded(store, tmp_path):
 
 
 def test_a_photo_that_is_taken_out_while_its_thumbnail_is_made_leaves_none(store, tmp_path, monkeypatch):
-    """There was no file to remove when it was taken out, so whoever makes it looks again."""
+    """There was no file to remove when it was taken out, so the thread that makes it checks again."""
     photo, cache = ids(store)[2], opened(store, tmp_path)
 
     def slow(image: bytes, size: tuple[int, int]) -> bytes:
@@ -81,7 +81,7 @@ def test_a_photo_that_is_taken_out_while_its_thumbnail_is_made_leaves_none(store
 
 
 def test_a_forgotten_photo_leaves_no_thumbnail(store, tmp_path):
-    """What `gleaner cloud forget` took out is told, and its files are removed."""
+    """An event names what `gleaner cloud forget` removed, and its files are deleted."""
     photo = ids(store)[-1]
     cache = opened(store, tmp_path)
     cache.get(photo, 320)

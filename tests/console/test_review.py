@@ -39,7 +39,7 @@ def shown(page) -> str:
 
 
 def given(page, count: int) -> None:
-    """Wait until the page has counted so many labels."""
+    """Wait until the page has counted this many labels."""
     expect(page.locator("[data-given]")).to_have_text(str(count))
 
 
@@ -102,7 +102,7 @@ def swipe(page, by_px: int) -> None:
 
 
 def test_the_next_photo_is_there_before_the_label_is_sent(console, page):
-    """With its picture, why it is asked, and what model and teacher say."""
+    """With its picture, why it is asked, and the labels of model and teacher."""
     page.goto("/review")
     labelled, held = shown(page), []
     page.route("**/review/label", lambda one: held.append(one), times=1)  # noqa: PLW0108  # it sets an attribute
@@ -194,7 +194,7 @@ def test_single_keys_can_be_turned_off(console, page):
 
 
 def test_undo_and_later_say_that_they_are_done(page):
-    """A screen reader tells what a press did, as it does for a label."""
+    """A screen reader announces the effect of a press, as it does for a label."""
     page.goto("/review")
     page.get_by_role("button", name="Later").click()
     expect(page.get_by_role("status").filter(has_text="Put off: it comes again")).to_be_visible()
@@ -208,7 +208,7 @@ def test_two_people_never_see_the_same_photo(console, browser, cookies, page):
         other.goto("/review")
         for number in range(5):
             for name, reviewer in (("one", page), ("other", other)):
-                shown(reviewer)  # on a busy machine the next photos may still be on their way
+                shown(reviewer)  # on a busy machine the next photos may not have arrived yet
                 seen[name] |= shown_ids(reviewer)
                 reviewer.keyboard.press("1")
                 given(reviewer, number + 1)
@@ -272,7 +272,7 @@ def test_undo_takes_a_label_back_before_it_is_sent(tmp_path, mosquitto, browser)
             page.keyboard.press("1")
             given(page, 1)
             console.wait_until(lambda: len(console.shown.desk.sender) == 1)
-            # An answer that is late says that the photo is labelled: it was, when it was asked.
+            # A late answer still has the photo as labelled, as it was at the time of the request.
             late = held[0].fetch()
             page.locator("[data-undo]").click()
             given(page, 0)

@@ -24,7 +24,7 @@ def supervisor(tmp_path, monkeypatch):
 
 
 async def test_the_console_reports_to_systemd_and_prometheus(supervisor, address, tmp_path):
-    """Ready, then alive, then stopping; `/metrics` beside the probes has its outbox and the open pages."""
+    """Ready, then alive, then stopping; `/metrics`, next to the probes, has its outbox and the open pages."""
     probes = f"127.0.0.1:{free_port()}"
     config = ConsoleConfig(
         broker=address,

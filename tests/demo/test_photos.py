@@ -8,7 +8,7 @@ from schemas.errors import PermanentError
 
 
 def folder(root: Path, **counts: int) -> Path:
-    """Create class folders of files with distinct content, which need not be images."""
+    """Create class folders of files with distinct content, not necessarily images."""
     for name, count in counts.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
@@ -61,7 +61,7 @@ def test_the_choice_depends_on_the_seed(tmp_path: Path):
 
 @pytest.mark.parametrize("names", [("train", "test"), ("TRAIN", "Validation"), ("training_set", "test_set")])
 def test_train_and_test_are_the_whole_collection(names: tuple[str, str], tmp_path: Path):
-    """The cameras send the training photos that are not labelled; the others evaluate, whatever the case."""
+    """The cameras send the training photos that are not labelled; the others evaluate, in each case."""
     source = tmp_path / "pets"
     folder(source / names[0], CAT=30, DOG=20)
     folder(source / names[1], CAT=8, DOG=9)

@@ -71,7 +71,7 @@ def test_a_good_run_has_no_problem():
 
 
 def test_nothing_is_left_to_gain_after_a_first_version_without_mistakes():
-    """Two versions that get every gold photo right are no failure; a loss still is."""
+    """Two versions that get every gold photo right do not fail the run; a loss still does."""
     perfect = outcome(right=100)
     same = replace(perfect, first=perfect.second)
     assert same.problem() is None

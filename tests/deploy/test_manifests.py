@@ -209,7 +209,7 @@ def test_every_configuration_is_valid(path, kind):
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_router_is_where_cloudcore_is(overlay):
-    """Its Service and its policy are in cloudcore's namespace, whatever components an overlay has."""
+    """Its Service and its policy are in cloudcore's namespace, with any components of an overlay."""
     places = {
         (one["kind"], one["metadata"]["namespace"])
         for one in built(overlay)

@@ -62,7 +62,7 @@ def test_every_alert_fires_when_it_should():
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_is_in_the_runbook(alert):
-    """docs/operations.md says what each alert means and what to do."""
+    """docs/operations.md explains each alert and what to do."""
     assert f"`{alert}`" in (ROOT / "docs/operations.md").read_text()
 
 
@@ -75,7 +75,7 @@ def test_rules_and_board_use_metrics_that_exist():
 
 
 def test_the_board_is_sound():
-    """Panels have ids and places of their own, and a data source that a user chooses."""
+    """No two panels share an id or a place, and a data source that a user chooses."""
     board = json.loads((HERE / "grafana-board.json").read_text())
     panels = board["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)

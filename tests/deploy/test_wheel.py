@@ -29,7 +29,7 @@ MOST_MIB = {
 }  # fmt: skip
 """Combinations that are installed, and their sizes."""
 LARGE_MIB = {"console": 720, "modelserver": 2250, "cloud": 2850, "demo": 2900, "cloud,ray": 3100}
-"""Large extras, each of which does its work in a test of its own, and their sizes."""
+"""Large extras, each used by a separate test, with their sizes."""
 MODULE = {
     "http": "aiohttp", "usb": "cv2", "heic": "pillow_heif", "edge,damage": "simplejpeg", "onnx": "onnx",
     "lan": "zeroconf", "traces": "opentelemetry.sdk", "mlflow": "mlflow", "s3": "s3fs",
@@ -167,7 +167,7 @@ def test_foreign_modules_of_the_same_names_do_no_harm(installed, tmp_path):
 
 
 def test_a_missing_extra_is_a_sentence_with_the_command_to_type(installed, wheel, tmp_path):
-    """Each command that needs an extra says which, in one line with exit code 1; no traceback."""
+    """Each command that needs an extra names it, in one line with exit code 1; no traceback."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "urls").write_text("json://127.0.0.1")
     words = json.dumps([command.split() for command in NEEDS])
@@ -200,7 +200,7 @@ def test_every_extra_is_installed_and_named_by_a_sentence():
 
 def test_help_of_every_command_needs_no_extra(installed, tmp_path):
     """`gleaner COMMAND --help` works before the extra is installed."""
-    # The model server has the flags of tensorflow_model_server, which are declared beside its gRPC services.
+    # The model server has the flags of tensorflow_model_server, which are declared with its gRPC services.
     words = json.dumps([[name, "--help"] for name in COMMANDS if name != "modelserver"])
     done = run([installed], "-P", "-c", _EACH_COMMAND, words, cwd=tmp_path)
     assert {name: code for name, (code, _) in json.loads(done.stdout).items() if code != 0} == {}

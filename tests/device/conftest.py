@@ -152,7 +152,7 @@ class Running:
         self.task = asyncio.create_task(service.run(config, self.shown.append))
 
     async def ended(self) -> dict[str, int]:
-        """Wait until the agent ends by itself, and return its counters."""
+        """Wait until the agent has ended, and return its counters."""
         async with asyncio.timeout(DEADLINE_S):
             return await self.task
 

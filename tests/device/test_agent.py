@@ -53,7 +53,7 @@ async def test_photos_carry_their_expiry(edge, agent):
 
 
 async def test_a_photo_has_the_time_and_the_crop_of_its_frame(edge, agent):
-    """A picture that is older than the capture says so, and its expiry counts from then."""
+    """A picture that is older than the capture has its own time, from which its expiry counts."""
     crop = (0.0, 0.25, 0.5, 1.0)
     agent(Scripted(Frame(jpeg(1), "stream", taken_at_ms=5_000, crop=crop)), expires_s=60.0)
     photo = await edge.photo(1)

@@ -84,7 +84,7 @@ async def test_a_photo_of_too_many_bytes_is_made_smaller():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 async def test_a_photo_that_is_scaled_is_upright(orientation):
-    """Whatever way the camera was held: red is upper left, and there is no orientation left to apply."""
+    """For each orientation of the camera, red is upper left, and no orientation is left to apply."""
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -141,7 +141,7 @@ async def test_every_kind_of_pixels_becomes_jpeg(mode):
 )
 @pytest.mark.parametrize("crop", [None, (0.0, 0.0, 0.5, 0.5)])
 async def test_what_cannot_be_decoded_is_sent_as_it_is(image, crop):
-    """The edge rejects it with a reason; it is not said to be cropped."""
+    """The edge rejects it with a reason; it is not marked as cropped."""
     rules = Preparation(crop=crop)
     async with PreparedCamera(Scripted(image), rules) as camera:
         assert await camera.capture() == Frame(image, "scripted")

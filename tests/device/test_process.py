@@ -74,7 +74,7 @@ class Picamera2:
 
 
 async def test_a_driver_that_hangs_does_not_delay_sigterm(edge, address, tmp_path, monkeypatch):
-    """The process ends by itself with code 0, and not by the deadline of its clean-up."""
+    """The process ends with code 0, and not by the deadline of its clean-up."""
     (tmp_path / "picamera2.py").write_text(PICAMERA2.replace("FOLDER", repr(str(tmp_path))))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with process(address, tmp_path, "--camera", "picamera", "--interval", "0.01") as running:

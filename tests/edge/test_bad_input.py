@@ -112,7 +112,7 @@ def odd_photos() -> dict[str, tuple[bytes, bool]]:
 
 @pytest.mark.parametrize("name", odd_photos())
 async def test_an_odd_photo_is_answered(config, name):
-    """It is classified; if data are missing, the result says so, and it is not harvested as sure."""
+    """It is classified; if data are missing, the result reports it, and it is not harvested as sure."""
     image, is_damaged = odd_photos()[name]
     async with station(config) as seen:
         await seen.send(image)

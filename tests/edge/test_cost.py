@@ -15,7 +15,7 @@ PHOTOS = 60
 async def test_a_photo_costs_no_more_than_agreed(config: EdgeConfig) -> None:
     """Transactions, tasks and calls for a single photo that is not harvested are limited.
 
-    Each limit is up to a quarter above the count. A commit that raises one says why.
+    Each limit is up to a quarter above the count. A commit that raises one gives the reason.
     """
     log.configure("info", json=True)
     unharvested = HarvestRules(auto=False, audit_share=0, uncertain_above=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from edge.harvest.image import shrink
+from edge.harvest.shrinking.image import shrink
 from schemas.messages import Receipt
 from schemas.policy_rules import Caps, HarvestRules
 from schemas.topics import PHOTO, RECEIPT

@@ -98,7 +98,7 @@ async def test_an_order_waits_for_an_edge_that_is_away_and_is_carried_out_once(c
         assert kept(config)["answer"] == {7}
         seen.statuses.clear()
         async with edge_running(config):
-            await confirmed(seen)  # the retained order came again
+            await confirmed(seen)  # the retained order was delivered again
             await seen.bus.publish(FORGET, order(before_ms=2**53), node=NODE)
             await seen.bus.publish_bytes(FORGET.name(node=NODE), b"nonsense")
             await seen.bus.publish(FORGET, order(OTHER), node=NODE)

@@ -68,7 +68,7 @@ async def test_a_misnamed_device_is_answered_on_its_own_topic(config):
 
 
 async def test_a_topic_without_a_device_or_with_more_levels_is_answered(config):
-    """On the topic that its sender derives from its own, once, with a reason that says what to change."""
+    """On the topic that its sender derives from its own, once, with a reason and what to change."""
     answers: dict[str, Result] = {}
     seen = Observer(config.broker)
     answered = seen.bus.subscribe_raw(f"{ROOT}/result/{NODE}/#")

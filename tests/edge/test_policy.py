@@ -16,7 +16,7 @@ async def harvest(seen: Observer, number: int) -> str | None:
 
 
 async def test_an_edge_follows_a_tuned_policy(config, tmp_path):
-    """After a card that says that the lane auto does not help, photos are refused as `auto-off`."""
+    """If the card states that the lane auto does not help, photos are refused as `auto-off`."""
     (tmp_path / "rules.toml").write_text("near_duplicate_s = 0\naudit_share = 0\n")
     Registry(tmp_path / "models").write_card(msgspec.structs.replace(card(1), auto=False))
     Store.open(tmp_path / "dataset")
@@ -37,7 +37,7 @@ async def test_an_edge_follows_a_tuned_policy(config, tmp_path):
 
 
 async def test_an_edge_says_which_answers_the_vote_confirms(config, tmp_path):
-    """Without a vote nothing is said; with 2 of 2 only the second answer of a label counts."""
+    """Without a vote `confirmed` is null; with 2 of 2 only the second answer of a label counts."""
     at = "--broker", f"127.0.0.1:{config.broker.port}"
     with edge_process(config, tmp_path) as edge:
         edge.start()

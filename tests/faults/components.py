@@ -17,7 +17,7 @@ from tests.faults.crashing import STOP_S
 from tests.faults.event_counter import EventCounter
 from tests.faults.preload import Preload
 
-_STOP_S = STOP_S - 1.0  # before the process gives up by itself
+_STOP_S = STOP_S - 1.0  # before the process gives up
 _LINE_BYTES = 1 << 20
 _QUOTED_LINES = 15
 _FAILED = (1, 75)  # with a sentence: failed, and try again
@@ -134,7 +134,7 @@ class Command:
         """When each of the lines was printed, on the monotonic clock."""
         self.armed = self.stopping = False
         self.may_stop = False
-        """Whether it may end by itself, because its disk fails."""
+        """Whether it may end early, because its disk fails."""
         self.accepted = folder / f"{name}.accepted"
         """What it accepted, if it is a device."""
         self.preload = preload

@@ -65,10 +65,10 @@ POINTS = {
     "edge.receipt-received": Point("before", "bus.outbox.outbox:Outbox.mark_answered"),
     "edge.receipt-settled": Point("after", "bus.outbox.outbox:Outbox.mark_answered"),
     # Only for photos that are shrunk after the answer, which those of the laboratory are not.
-    "large-photo.answered": Point("after", "edge.harvest.shrinking:Shrinking.put"),
-    "large-photo.shrinking": Point("before", "edge.harvest.image:shrink"),
+    "large-photo.answered": Point("after", "edge.harvest.shrinking.shrinking:Shrinking.put"),
+    "large-photo.shrinking": Point("before", "edge.harvest.shrinking.image:shrink"),
     "large-photo.in-transaction": Point("after", "bus.outbox.rows:replace"),
-    "large-photo.shrunk": Point("after", "edge.harvest.shrinking:Shrinking.finish"),
+    "large-photo.shrunk": Point("after", "edge.harvest.shrinking.shrinking:Shrinking.finish"),
     "collector.sample-received": Point("before", "cloud.dataset.store:Store.upsert"),
     "collector.rows-written": Point("after", "cloud.dataset.table.durable_commit:sync_fragments"),
     "collector.rows-committed": Point("before", "cloud.dataset.table.durable_commit:sync_version"),
@@ -146,7 +146,7 @@ def main() -> int:
     if arguments.variant:
         variants.VARIANTS[arguments.variant]()
     if acceptance.ENVIRONMENT in os.environ:
-        acceptance.record()  # outside whatever a variant has replaced
+        acceptance.record()  # outside the parts that a variant replaces
     if arguments.at in {"collector.compaction-written", "collector.compacted"}:
         importlib.import_module(
             "cloud.collector.collector"

@@ -64,7 +64,7 @@ class Report:
 
 
 class ComponentDiedError(Exception):
-    """A process ended by itself, for example at its start."""
+    """A process ended early, for example at its start."""
 
 
 class Laboratory:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from bus.mqtt.client import Bus
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.connection.connection import BrokerConnectionError
 from schemas.errors import PermanentError
 from tests.faults.components import Command
 from tests.faults.hostile import HOSTILE

@@ -43,7 +43,7 @@ def test_every_step_is_a_function_of_the_product():
 
 
 async def test_g1_g2_a_crash_at_any_step_loses_and_duplicates_nothing(tmp_path):
-    """Each photo has one answer and each sample one row, at whatever step a component was killed."""
+    """Each photo has one answer and each sample one row, at any step at which a component was killed."""
     draw = random.Random(SEED)
     async with (
         stack(tmp_path / "stack", interval_s=INTERVAL_S) as running,

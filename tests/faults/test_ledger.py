@@ -84,7 +84,7 @@ ACCEPTED = Acceptance(
 
 
 def test_acceptance_is_counted_outside_the_product():
-    """What the devices accepted is what was recorded outside, whatever their own databases say."""
+    """What the devices accepted is taken from the record outside, not from their own databases."""
     silent = {"devices": [replace(DEVICE, accepted=0)]}
     assert compare(**(SOUND | silent), acceptance=ACCEPTED).verdict == []
     forgetful = {"devices": [Contents()], "edge": Contents(), "stored": [], "printed": []}

@@ -6,7 +6,7 @@ AssertionError; an exception that the target may not raise propagates.
 
 from collections.abc import Callable
 
-from edge.harvest.image import dhash, shrink
+from edge.harvest.shrinking.image import dhash, shrink
 from edge.inference.validation import PhotoLimits, validate
 from schemas.codec import decode, encode
 from schemas.errors import CodecError

@@ -17,7 +17,7 @@ import yaml
 from bus.broker.process import BrokerProcess, free_port
 from bus.config import Broker as Address
 from bus.gateway.config import GatewayConfig
-from bus.gateway.rules import NAMESPACE
+from bus.gateway.rules.rules import NAMESPACE
 from bus.mqtt.client import Bus, transient_client_id
 from bus.mqtt.subscription import Subscription
 from schemas.errors import CodecError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bus.gateway.routes import node_routes
-from bus.gateway.rules import NAMESPACE, rule_up
+from bus.gateway.rules.rules import NAMESPACE, rule_up
 from schemas.messages import Policy
 from schemas.topics import FEEDBACK, POLICY, RELEASE
 from tests.conftest import eventually, running

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bus.gateway.rules import NAMESPACE
+from bus.gateway.rules.rules import NAMESPACE
 from tests.deploy.test_manifests import HERE, OVERLAYS
 from tests.kubeedge.lab import Lab
 

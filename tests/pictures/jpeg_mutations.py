@@ -143,7 +143,7 @@ def _frame(image: bytes) -> int:
 
 
 def change_kind(image: bytes, draw: random.Random) -> bytes:
-    """Say that the frame is lossless, hierarchical, arithmetic or of JPEG-LS, or has other bits a sample."""
+    """Declare the frame lossless, hierarchical, arithmetic or of JPEG-LS, or has other bits a sample."""
     at, changed = _frame(image), bytearray(image)
     if draw.random() < 0.7:
         changed[at + 1] = draw.choice((*range(0xC0, 0xD0), 0xF7))

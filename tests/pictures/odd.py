@@ -123,7 +123,7 @@ def _raw_pngs() -> Iterator[tuple[str, bytes]]:
         yield f"png-grey-{depth}-bits", png(depth, 0, rows, (8, 6))
         key = chunk_bytes(b"tRNS", (1).to_bytes(2))
         yield f"png-grey-{depth}-bits-key", png(depth, 0, rows, (8, 6), key)
-        palette = chunk_bytes(b"PLTE", bytes(range(10, 16)))  # two entries, whatever the pixels say
+        palette = chunk_bytes(b"PLTE", bytes(range(10, 16)))  # two entries, fewer than the pixels use
         yield f"png-short-palette-{depth}", png(depth, 3, rows, (8, 6), palette)
         filler = chunk_bytes(b"tRNS", bytes([(1 << depth) - 1, 9]))
         yield f"png-palette-alpha-{depth}-bits", png(depth, 3, rows, (8, 6), palette, filler)
@@ -162,7 +162,7 @@ def swapped_profile() -> bytes:
 
 
 def managed_pictures() -> Iterator[tuple[str, bytes]]:
-    """Yield pictures with colours that a browser shows otherwise than their numbers say."""
+    """Yield pictures with colours that a browser shows differently from their plain values."""
     yield "jpeg-swapped-profile", encoded(scene(), icc_profile=swapped_profile())
     yield "png-swapped-profile", encoded(scene(), "PNG", icc_profile=swapped_profile())
     linear = chunk_bytes(b"gAMA", (100_000).to_bytes(4))

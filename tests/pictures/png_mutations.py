@@ -160,7 +160,7 @@ def change_pixels(image: bytes, draw: random.Random) -> bytes:
 
 
 def change_header(image: bytes, draw: random.Random) -> bytes:
-    """Say that the rows are interlaced, of another depth, colour or size; the checksum is right."""
+    """Declare the rows interlaced, of another depth, colour or size; the checksum is right."""
     parts = chunks(image)
     header = bytearray(parts[0][8:-4])
     place, values = draw.choice(

@@ -73,7 +73,7 @@ class Cameras:
             await camera.command.start()
 
     async def answers(self, count: int = 1, *, within_s: float = 300.0) -> float:
-        """Wait until each camera got so many more results; return the seconds that it took."""
+        """Wait until each camera got this many more results; return the seconds that it took."""
         began = time.monotonic()
         async with asyncio.timeout(within_s):
             await asyncio.gather(*(_results(camera, count) for camera in self.cameras.values()))

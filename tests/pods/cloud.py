@@ -131,7 +131,7 @@ class Cloud:
         await until(partial(self.node_is, name, ready=False), f"node {name} not ready")
 
     async def publish_names(self) -> None:
-        """Give the Services names; a cluster's own name server would follow them by itself."""
+        """Give the Services names; a cluster's own name server would follow them."""
         lines = []
         for thing in self.kubectl.get("services", "--all-namespaces"):
             name = f"{thing['metadata']['name']}.{thing['metadata']['namespace']}.svc"

@@ -11,13 +11,13 @@ _TIMEOUT_S = "10"
 
 
 async def at_node(lab: PodLab, node: str) -> str:
-    """Return what doctor says about a node at the node's broker, from this machine."""
+    """Return doctor's output about a node at the node's broker, from this machine."""
     config = lab.site / f"operator/{node}.toml"
     return await _output(_GLEANER, "doctor", "--config", str(config), "--node", node, "--timeout", _TIMEOUT_S)
 
 
 async def at_cloud(lab: PodLab) -> str:
-    """Return what doctor says about everything that reports to the cloud's broker, from the cloud machine."""
+    """Return doctor's output about everything that reports to the cloud's broker, from the cloud machine."""
     words = ("--config", lab.site / "operator/cloud.toml", "--all", "--timeout", _TIMEOUT_S)
     return await _output(*lab.cloud.machine.command(_GLEANER, "doctor", *words))
 

@@ -1,4 +1,4 @@
-"""What Kubernetes says about a pod, as a value."""
+"""The status of a pod in Kubernetes, as a value."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -25,7 +25,7 @@ async def show(lab: PodLab, photos: int) -> None:
 
 
 async def first_release(lab: PodLab, nodes: tuple[str, ...]) -> str:
-    """Release version 1 to nodes, as soon as the cloud can; return what the command said."""
+    """Release version 1 to nodes, as soon as the cloud can; return the command's output."""
     await lab.in_cloud_ready()
     await rollout.harvest_all(lab, nodes)
     return await rollout.release(lab, 1, nodes)

@@ -1,4 +1,4 @@
-"""Say in one sentence why the laboratory cannot run on a machine."""
+"""Explain why the laboratory cannot run on a machine."""
 
 import os
 import shutil

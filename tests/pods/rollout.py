@@ -28,7 +28,7 @@ async def harvest_all(lab: PodLab, nodes: Sequence[str]) -> None:
 
 
 async def release(lab: PodLab, version: int, nodes: Sequence[str], *, wait_s: float = _SERVED_S) -> str:
-    """Release a version and wait until the nodes serve it; return what the command said."""
+    """Release a version and wait until the nodes serve it; return the command's output."""
     publish_bundle(lab, version)
     return await release_bundle(lab, bundle(version), nodes, wait_s=wait_s)
 

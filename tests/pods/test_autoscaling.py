@@ -49,7 +49,7 @@ class Collectors:
         self._kubectl = plane.kubectl
 
     async def pods(self) -> set[str]:
-        """Return the names of the pods, and say that all of them run, as a kubelet would."""
+        """Return the names of the pods, and report all of them as running, as a kubelet would."""
         words = ("-n", NAMESPACE, "get", "pods", "-o", "json")
         found = json.loads(await self._kubectl.run(*words))["items"]
         for pod in found:

@@ -25,7 +25,7 @@ async def test_a_pod_answers_photos_and_its_samples_reach_the_dataset(load: Load
 
 
 async def test_a_node_that_joins_later_gets_its_pods(lab: PodLab, load: Load, note: Note) -> None:
-    """DaemonSets that were applied before run on a new node, and the gateway repairs its Rules by itself."""
+    """DaemonSets that were applied before run on a new node, and the gateway repairs its Rules."""
     began = time.monotonic()
     await lab.join(LATER)
     note("second node: joined after", f"{time.monotonic() - began:.0f} s")
@@ -65,7 +65,7 @@ async def test_a_new_image_rolls_over_under_load_and_back(lab: PodLab, load: Loa
 
 
 async def test_the_operator_may_not_release(lab: PodLab, note: Note) -> None:
-    """Only the key `cloud.rollout` may: another one is refused at once, with a sentence that says so."""
+    """Only the key `cloud.rollout` may: another one is refused at once, with an error message."""
     await asyncio.to_thread(rollout.publish_bundle, lab, 3)
     began = time.monotonic()
     said = await rollout.run(

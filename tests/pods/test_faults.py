@@ -65,7 +65,7 @@ async def test_killed_containers_come_back(lab: PodLab, load: Load, note: Note) 
 async def test_a_handler_above_its_memory_limit_is_killed_and_comes_back(
     lab: PodLab, load: Load, note: Note
 ) -> None:
-    """The kernel kills it, Kubernetes says OOMKilled, and photos continue."""
+    """The kernel kills it, Kubernetes reports OOMKilled, and photos continue."""
     async with load("memory limit") as cameras:
         machine, pid = lab.edges[FIRST].machine, await process_of(lab, FIRST, "edge", "handler")
         await asyncio.to_thread(machine.run, "sh", "-c", _EXCEED, "sh", str(pid), check=False)

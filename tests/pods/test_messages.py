@@ -66,7 +66,7 @@ async def test_the_pods_description_names_what_is_missing(
 
 
 async def test_a_wrong_secret_is_named_in_the_log(lab: PodLab, note: Note) -> None:
-    """With another site's files the gateway says in a sentence that it refuses the broker's certificate."""
+    """With another site's files the gateway reports that it refuses the broker's certificate."""
     strange = lab.folder / "lab/strange"
     site.provision(strange, list(lab.edges.values()))
     logs: list[str] = []

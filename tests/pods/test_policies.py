@@ -75,7 +75,7 @@ async def listening(lab: PodLab) -> dict[str, tuple[str, int]]:
 async def probe(
     lab: PodLab, name: str, space: str, labels: Mapping[str, str], ports: Mapping[str, tuple[str, int]]
 ) -> tuple[str, str]:
-    """Start a pod on the cloud node that says which ports it reaches; return its name and namespace."""
+    """Start a pod on the cloud node that prints which ports it reaches; return its name and namespace."""
     container: Thing = {
         "name": "probe",
         "image": images.image_name("gleaner-cloud"),

@@ -71,7 +71,7 @@ def test_what_is_invisible_at_the_ends_is_removed(text: str, name: str) -> None:
     ],
 )
 def test_a_text_that_could_mean_anything_is_refused(text: str, reason: str) -> None:
-    """The error names the character, prints nothing raw, and says what to use."""
+    """The error names the character, prints nothing raw, and suggests what to use."""
     with pytest.raises(ClassNameError, match=reason.replace("+", r"\+")) as caught:
         class_name(text)
     assert str(caught.value).isprintable()

@@ -376,7 +376,7 @@ def test_text_that_is_no_base64_is_refused(text):
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
 def test_another_encoding_of_text_is_named(encoding):
-    """The error says what is wrong with UTF-16 and UTF-32, with or without a byte order mark."""
+    """The error explains what is wrong with UTF-16 and UTF-32, with or without a byte order mark."""
     with pytest.raises(CodecError, match="UTF-16"):
         decode(COMMAND, '{"action":"capture"}'.encode(encoding), {"node": "edge-1", "device": "pi-1"})
 

@@ -64,7 +64,7 @@ def test_each_topic_is_found_by_its_name():
 
 
 def test_a_missing_or_unknown_name_is_an_error():
-    """Building a topic needs exactly its names; the error says which."""
+    """Building a topic needs exactly its names; the error names the wrong one."""
     with pytest.raises(TopicError, match="needs a value for device"):
         PHOTO.name(node="edge-1")
     with pytest.raises(TopicError, match="has no name device"):

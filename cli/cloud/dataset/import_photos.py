@@ -4,7 +4,7 @@ SOURCE is a folder with one folder per class, also below folders such as train, 
 whose file names begin with the class (cat.1.jpg); or a file or folder of another format: CSV, COCO, YOLO
 classification, Label Studio, CVAT, Hugging Face (metadata.jsonl, metadata.csv or Parquet), or a video.
 
-A picture that is imported again from another class folder is a correction, whatever the date of the file is.
+A picture that is imported again from another class folder is a correction, with any date of the file.
 With --hold-out a share of each class becomes the gold set, which no training sees: the promotion gate judges
 new versions on it.
 """
@@ -77,9 +77,9 @@ def hold_out_share(text: str) -> float:
 def run(arguments: Namespace) -> int:
     """Import what can be read; print counts per class, and what was skipped with the reason."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
+    from cloud.dataset.importing.formats.source import SourceOptions, source_entries  # noqa: PLC0415  # as above
     from cloud.dataset.importing.import_result import ImportOptions  # noqa: PLC0415  # as above
     from cloud.dataset.importing.importer import import_entries  # noqa: PLC0415  # as above
-    from cloud.dataset.importing.source import SourceOptions, source_entries  # noqa: PLC0415  # as above
 
     log.configure("error")  # without Pillow's warnings: what is skipped is listed with the reason
     if arguments.hold_out is not None and arguments.split == "gold":

@@ -85,6 +85,6 @@ def _size(text: str) -> int:
     if found is None:
         raise ArgumentTypeError(f"expected bytes such as 50G, 800M or 1000000, got {text!r}")
     size = float(found[1]) * _UNITS[found[2]]
-    if size > _MAX_BYTES:  # also infinity, which is no integer
+    if size > _MAX_BYTES:  # also infinity, which int() refuses
         raise ArgumentTypeError(f"expected at most {_MAX_BYTES} bytes, got {text!r}")
     return int(size)

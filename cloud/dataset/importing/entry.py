@@ -36,7 +36,7 @@ class Item:
         split: As it is written there; None if the format has none.
         at_ms: When the label was given, UTC, as far as is known.
         size_bytes: Of the encoded picture; 0 if unknown.
-        path: The file that `read` reads; None if it is no file of its own.
+        path: The file that `read` reads; None if it is part of a larger file.
     """
 
     name: str

@@ -122,7 +122,7 @@ def apply_import(
 
 
 def remember_import(record: Record) -> Record:
-    """Return a row that says what its latest import gave, before a person changes its label."""
+    """Return a row that keeps the label of its latest import, before a person changes its label."""
     return record | {"imported_label": _last_import(record)}
 
 

@@ -60,7 +60,7 @@ def change_rows(
                     if table.root is not None:
                         replace(dataset, written, holding, table.root)
                         return outcomes
-                    # Fewer rows written: some had another revision by then. Those written now are found as
+                    # Fewer rows written: some had another revision meanwhile. Those written now are found as
                     # existing in the next attempt.
                     if merge(dataset, written) == len(records):
                         return outcomes

@@ -9,7 +9,7 @@ Lance's own commit publishes a manifest that no other writer has published. It l
 
 So a local commit writes the data, syncs it, publishes the manifest and syncs that, all under a lock on the
 table. The lock excludes the processes of one machine (over NFS those of all clients that support it). Under
-it nobody else inserts, so the rows are simply added (`replace`), and Lance need not compare them with the
+it nobody else inserts, so the rows are simply added (`replace`), and Lance does not compare them with the
 whole table. On an object store there is no lock: `merge` compares, and Lance publishes with
 `If-None-Match: *`; the loser of a race merges again on top of the winner. A process that writes to a local
 table without the lock loses durability, and uniqueness where it inserts what is inserted under the lock at

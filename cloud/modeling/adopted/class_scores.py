@@ -25,7 +25,7 @@ def choose_output(widths: Mapping[str, int | None], classes: Sequence[str], want
     """Return the name of the output that has the scores.
 
     Args:
-        widths: numbers per photo, by output; None if the model does not say.
+        widths: numbers per photo, by output; None if the model does not declare it.
         classes: K names.
         wanted: the name that the user gave, None to choose.
 

@@ -34,10 +34,10 @@ def load_model(source: ModelSource) -> ForeignModel:
     if path.suffix in {".tflite", ".onnx"} and path.is_file():
         # Only where they are needed: both libraries are large, and that for ONNX is an extra.
         if path.suffix == ".tflite":
-            from cloud.modeling.adopted.litert_file import load_litert  # noqa: PLC0415
+            from cloud.modeling.adopted.litert.litert_file import load_litert  # noqa: PLC0415
 
             return load_litert(source)
-        from cloud.modeling.adopted.onnx_file import load_onnx  # noqa: PLC0415
+        from cloud.modeling.adopted.onnx.onnx_file import load_onnx  # noqa: PLC0415
 
         return load_onnx(source)
     if path.suffix in _REFUSED:

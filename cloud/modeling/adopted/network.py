@@ -14,7 +14,7 @@ from cloud.modeling.adopted.preprocessing import AdoptionError, Preprocessing, f
 from cloud.modeling.decoding import CHANNELS
 
 ENCODED_SIDE_PX = 320
-"""Side of the pictures that a model which decodes by itself gets, unless a size was given."""
+"""Side in pixels of the pictures for a model that decodes them, unless a size was given."""
 _IMAGE_RANK = 3
 _CHANNEL_COUNTS = (1, CHANNELS)
 _Found = TypeVar("_Found")
@@ -44,7 +44,7 @@ class Input:
 
     @property
     def encoded(self) -> bool:
-        """Whether the model decodes photos by itself."""
+        """Whether the model takes encoded photos and decodes them."""
         return bool(self.dtype == tf.string)
 
 

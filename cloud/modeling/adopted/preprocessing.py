@@ -17,7 +17,7 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 class AdoptionError(PermanentError):
-    """The file is not a model that can be adopted; the message says why and what to do."""
+    """The file is not a model that can be adopted; the message has the reason and what to do."""
 
 
 def first_line(error: BaseException) -> str:

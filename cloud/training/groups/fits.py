@@ -92,7 +92,7 @@ class GroupFits:
         return {fit.name: fit.head for fit in self.fits if fit.head is not None}
 
     def for_embeddings(self, shared: Head) -> "GroupFits":
-        """Return the heads for embeddings, where they are for what the shared head says of them."""
+        """Return the heads for embeddings, also those fitted to the shared head's answers."""
         fits = [
             fit if fit.head is None else replace(fit, head=for_embeddings(fit.head, shared))
             for fit in self.fits

@@ -37,7 +37,7 @@ def read_sightings(
 
     Args:
         store: The dataset.
-        cards: Of all versions: they say which network embedded a sample.
+        cards: Of all versions: they name the network that embedded a sample.
         groups: By node and name of the device.
         version: Of the dataset, None for the newest.
 

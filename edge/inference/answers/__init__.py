@@ -1,1 +1,1 @@
-"""Answers: what a photo's Result says, that it is recorded once, and which of them count."""
+"""Results: compose them, record each once, and confirm labels by vote."""

@@ -43,7 +43,7 @@ class SiteMirror:
     Attributes:
         url: Its address.
         files: Of the edge's connection to its broker: over HTTPS their certificate is presented, and their CA
-            is trusted beside the system's. None: neither.
+            is trusted in addition to the system's. None: neither.
     """
 
     url: str
@@ -125,7 +125,7 @@ def _post(address: str, body: bytes, reach: Reach) -> tuple[int, str]:
 
 def _unreachable(error: object, reach: Reach) -> FetchError:
     reason = str(error) or type(error).__name__
-    # A server tells that it refuses a certificate by an alert, or by the end of the connection.
+    # A server refuses a certificate by an alert, or by the end of the connection.
     closed = isinstance(error, ssl.SSLError | ConnectionError) and not isinstance(
         error, ssl.SSLCertVerificationError | ConnectionRefusedError
     )

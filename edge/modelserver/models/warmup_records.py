@@ -31,7 +31,7 @@ def warmup_logs(path: Path) -> Iterator[messages.PredictionLog]:
             yield _parsed(record, file)
     except ServingError as error:
         if error.code is Code.DATA_LOSS:
-            # TensorFlow Serving's hint: the reader's own message does not say which file is meant.
+            # TensorFlow Serving's hint: the reader's own message does not name the file.
             hint = ". Please verify your warmup data is in TFRecord format."
             raise ServingError(error.code, error.message + hint) from error
         raise

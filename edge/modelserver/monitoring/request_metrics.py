@@ -46,7 +46,7 @@ class RequestMetrics:
             code = error.code
             raise
         except BaseException:
-            code = Code.UNKNOWN  # as gRPC tells the client
+            code = Code.UNKNOWN  # as gRPC reports it to the client
             raise
         finally:
             self._observe(

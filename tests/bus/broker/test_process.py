@@ -86,7 +86,7 @@ def test_a_broker_that_cannot_start_is_an_error_with_its_log(tmp_path):
 
 
 def test_a_port_in_use_is_an_error(broker, tmp_path):
-    """Starting a second broker on a port raises an error that says it is in use."""
+    """Starting a second broker on a port raises an error: it is in use."""
     with pytest.raises(TransientError, match="in use"), local_broker(tmp_path / "second", port=broker.port):
         pass
 

@@ -1,4 +1,4 @@
-"""A broker that is watched is started again whatever happens to it and to its files."""
+"""A supervised broker is restarted after any failure, also of its files."""
 
 import asyncio
 import sys

@@ -12,7 +12,7 @@ names = st.binary(min_size=1, max_size=40).map(lambda name: name.replace(b"/", b
 
 @given(st.lists(names.filter(lambda name: name not in {b".", b".."}), min_size=1, max_size=3))
 def test_the_path_of_a_url_is_the_path_it_was_made_of(parts):
-    """`path_of` reads back whatever bytes a name has."""
+    """`path_of` reads back a name of any bytes."""
     path = Path("/", *(part.decode("utf-8", "surrogateescape") for part in parts))
     assert path_of(path.as_uri()) == path
 
@@ -39,6 +39,6 @@ def test_other_spellings_of_a_file_url():
     ],
 )
 def test_what_names_no_path_here_is_an_error(url):
-    """The sentence says how such a URL is written."""
+    """The error shows how to write such a URL."""
     with pytest.raises(PermanentError, match="file:// and an absolute path"):
         path_of(url)

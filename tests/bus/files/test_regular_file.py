@@ -17,7 +17,7 @@ def test_a_file_is_read_whole(tmp_path):
 
 
 def test_a_larger_file_is_refused_unread(tmp_path):
-    """A sparse file of a terabyte costs nothing."""
+    """A sparse file of a terabyte is not read at all."""
     with (tmp_path / "a").open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(OSError, match="more than 10 bytes") as refusal:

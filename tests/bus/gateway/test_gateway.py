@@ -12,7 +12,7 @@ from bus.gateway import service
 from bus.gateway.config import GatewayConfig
 from bus.gateway.downlink import Downlink
 from bus.gateway.router_client import Router
-from bus.gateway.rule_probe import new_probe
+from bus.gateway.rules.rule_probe import new_probe
 from bus.gateway.uplink import Uplink, UplinkError
 from bus.mqtt.client import Bus, transient_client_id
 from schemas.codec import to_json, to_msgpack
@@ -141,7 +141,7 @@ async def test_g3_names_of_devices_take_no_memory():
 
 
 async def test_a_request_that_goes_on_does_not_hold_up_the_end():
-    """A gateway that is stopped ends well within the time to stop, whatever its clients do."""
+    """A gateway that is stopped ends well before the deadline, even if its clients do not."""
     port = free_port()
     settings, bus = GatewayConfig(listen=f"127.0.0.1:{port}", nodes=(NODE,)), Bus(Broker(), "gateway")
     uplink = Uplink(settings, bus, Downlink(settings, bus, Router("http://127.0.0.1:1")))
@@ -388,7 +388,7 @@ async def test_g4_a_body_that_cannot_be_unpacked_is_a_bad_request(cloud, listen,
 
 
 async def test_g5_a_request_that_is_no_http_is_one_line_of_the_log(cloud, listen, router, caplog):
-    """G5: whoever reaches the port could fill the log with tracebacks."""
+    """G5: otherwise any client of the port could fill the log with tracebacks."""
     requests = (
         b"GET / HTTP/1.1\r\nHost: [\0\r\n\r\n",
         b"POST /x HTTP/1.1\r\nContent-Length: -1\r\n\r\n",

@@ -7,7 +7,7 @@ import pytest
 
 from bus.metrics import Counters
 from bus.mqtt.client import Bus, transient_client_id
-from bus.mqtt.connection import Incoming
+from bus.mqtt.connection.connection import Incoming
 from bus.mqtt.errors import BrokerConnectionError
 from bus.mqtt.presence import Presence
 from bus.mqtt.subscription import RawSubscriptions
@@ -84,7 +84,7 @@ async def test_g3_messages_that_do_not_fit_beside_a_publish_come_again(address, 
         while len(seen) < 600:
             delivery = await events.queue.get()
             await bus.connected()
-            with suppress(BrokerConnectionError):  # of what does not fit; the message comes again
+            with suppress(BrokerConnectionError):  # the message does not fit; it is redelivered
                 await bus.publish_bytes("gleaner/v1/other", b"x")
                 seen.add(delivery.message().at_ms)
                 delivery.ack()

@@ -6,7 +6,7 @@ from msgspec import structs
 
 from bus.metrics import Counters
 from bus.mqtt.client import Bus, transient_client_id
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.connection.connection import BrokerConnectionError
 from bus.mqtt.errors import BrokerRefusedError
 from bus.mqtt.presence import Presence
 from schemas.codec import encode
@@ -92,7 +92,7 @@ async def test_run_can_be_cancelled_at_any_moment(address):
 
 
 def test_the_pinned_libraries_have_the_private_parts_that_are_used():
-    """bus/mqtt/connection.py uses private parts of aiomqtt and paho; a version without them fails here."""
+    """`BrokerConnection` uses private parts of aiomqtt and paho; a version without them fails here."""
 
     async def client() -> aiomqtt.Client:
         return aiomqtt.Client("127.0.0.1")

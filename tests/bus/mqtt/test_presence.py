@@ -39,7 +39,7 @@ def test_g7_a_long_reason_is_cut_to_the_limit_of_the_contract():
 
 
 def test_a_reason_may_quote_anything():
-    """Bytes of a foreign answer that are no text are escaped; the Status is a valid message."""
+    """Bytes of a foreign answer that are not text are escaped; the Status is a valid message."""
     presence = Presence("edge-1", "pi-1")
     presence.degrade("camera", "camera x answered 500 \udcff\x1b[31m")
     status = presence.status(Counters())

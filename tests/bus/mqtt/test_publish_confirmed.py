@@ -1,7 +1,7 @@
 import pytest
 
 from bus.mqtt.client import Bus, transient_client_id
-from bus.mqtt.connection import BrokerConnectionError
+from bus.mqtt.connection.connection import BrokerConnectionError
 from bus.mqtt.publish_confirmed import publish_confirmed
 from schemas.messages import Policy
 from schemas.topics import POLICY

@@ -14,8 +14,8 @@ from bus.broker.process import BrokerProcess
 from bus.config import Broker
 from bus.metrics import Counters
 from bus.mqtt.client import Bus, transient_client_id
-from bus.mqtt.connection import BrokerConnectionError
-from bus.mqtt.errors import BrokerRefusedError
+from bus.mqtt.connection.connection import BrokerConnection
+from bus.mqtt.errors import BrokerConnectionError, BrokerRefusedError
 from bus.mqtt.presence import Presence
 from bus.mqtt.session import connected
 from schemas.messages import Event
@@ -105,7 +105,7 @@ async def test_a_silent_connection_is_replaced(broker):
 
 async def test_an_attempt_that_times_out_closes_its_socket(broker, monkeypatch):
     """If the broker accepts and stays silent the socket is closed: a late answer would be accepted."""
-    monkeypatch.setattr("bus.mqtt.connection._CONNECT_S", 0.1)
+    monkeypatch.setattr("bus.mqtt.connection.connection._CONNECT_S", 0.1)
     async with through_proxy(broker) as (proxy, address):
         proxy.go_silent()
         bus = present(address)
@@ -170,7 +170,7 @@ async def test_the_status_is_offline_after_a_cancellation_in_any_state(broker, a
         match state:
             case "subscribing":
                 started = asyncio.Event()
-                monkeypatch.setattr("bus.mqtt.connection.BrokerConnection.subscribe", partial(hang, started))
+                monkeypatch.setattr(BrokerConnection, "subscribe", partial(hang, started))
                 await started.wait()
             case "probing":
                 bus._is_probe = lambda *_: False  # type: ignore[method-assign]
@@ -275,7 +275,7 @@ async def test_each_reason_of_an_outage_is_logged_once(broker, address, monkeypa
 
 
 async def test_a_command_with_a_wrong_password_names_its_variable(broker, address, monkeypatch):
-    """The same command fails again, so it is no transient error; the hint names the variable."""
+    """The same command fails again, so the error is not transient; the hint names the variable."""
     monkeypatch.setattr("bus.broker.process.configuration", _without_anonymous)
     broker.stop()
     broker.start()

@@ -42,7 +42,7 @@ async def test_g1_photos_that_take_longer_than_any_timeout_arrive_once(
 ):
     """G1: photos that each need twice the keep-alive on a slow link arrive, on one connection, sent once."""
     monkeypatch.setattr("bus.mqtt.presence._WAIT_S", 0.1)
-    monkeypatch.setattr("bus.mqtt.progress.SLOWEST_BYTES_PER_S", 10_000)
+    monkeypatch.setattr("bus.mqtt.connection.progress.SLOWEST_BYTES_PER_S", 10_000)
     size, rate, count = 40_000, 20_000, 3
     async with proxy_to(broker.port) as proxy:
         far = Broker(port=proxy.port, keepalive_s=1)
@@ -73,7 +73,7 @@ async def test_a_link_without_progress_is_replaced(broker, monkeypatch):
         bus = Bus(Broker(port=proxy.port, keepalive_s=1), "far", presence=Presence("n", "d"))
         async with running(bus), asyncio.timeout(DEADLINE_S):
             number = await bus.connected()
-            monkeypatch.setattr("bus.mqtt.progress.SLOWEST_BYTES_PER_S", 1e9)
+            monkeypatch.setattr("bus.mqtt.connection.progress.SLOWEST_BYTES_PER_S", 1e9)
             proxy.go_silent()
             with pytest.raises(BrokerConnectionError, match="did not acknowledge"):
                 await bus.publish_bytes(TOPIC, bytes(3_000))

@@ -262,7 +262,7 @@ async def test_g5_a_broker_with_a_revoked_certificate_is_refused(edge, tmp_path)
 # paho leaves closing the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_g5_a_list_of_another_authority_lets_no_broker_pass(edge, tmp_path):
-    """A list that says nothing of the broker's CA is no proof that its certificate is valid."""
+    """A revocation list of another CA does not prove that the broker's certificate is valid."""
     (tmp_path / "revoked.crl").write_bytes(certificates.revocation_list(foreign(), []))
     tls = msgspec.structs.replace(edge.device(PI_1), crl=str(tmp_path / "revoked.crl"))
     bus = Bus(Broker(port=edge.port, tls=tls), "device", presence=Presence("edge-1", "pi-1"))
@@ -272,7 +272,7 @@ async def test_g5_a_list_of_another_authority_lets_no_broker_pass(edge, tmp_path
 
 async def test_a_missing_permission_is_an_error(edge, monkeypatch):
     """A component that may not write and read its own Status gets an error that explains it."""
-    monkeypatch.setattr("bus.mqtt.client._PROBE_S", 0.3)
+    monkeypatch.setattr("bus.mqtt.status_probe._PROBE_S", 0.3)
     bus = Bus(Broker(port=edge.port, tls=edge.device(PI_1)), "d", presence=Presence("edge-1", "pi-2"))
     error = await connection_error(bus)
     assert "gleaner/v1/status/edge-1/pi-2 was not received within 0.3 s" in error

@@ -47,7 +47,7 @@ def test_after_a_long_silence_only_the_short_wait_applies():
 
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.sampled_from("abc"), st.text(max_size=400)), max_size=12))
 def test_g3_a_message_is_bounded_and_of_one_line_each(news):
-    """G3: whatever texts arrive, a message has few lines, of printable characters and bounded length."""
+    """G3: for any texts, a message has few lines, of printable characters and bounded length."""
     digest = Digest(gather_s=0, every_s=60)
     sent = []
     for now, kind, text in sorted(news):

@@ -147,7 +147,7 @@ async def test_every_retry_has_an_end(address, tmp_path):
 
 
 async def test_g3_what_waits_for_a_receiver_is_bounded(address, tmp_path):
-    """G3: the oldest message gives way to the newest, and is counted."""
+    """G3: the newest message replaces the oldest, which is counted."""
     (tmp_path / "urls").write_text("json://127.0.0.1:9/")
     ((name, send_by),) = read_receivers(tmp_path / "urls")
     bus = Bus(address, transient_client_id("notify"), presence=Presence(CLOUD, "notify"))

@@ -10,7 +10,7 @@ SERVICES = ("device", "edge", "collector", "trainer", "rollout", "gateway", "not
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_g3_a_service_has_at_most_forty_series(service):
-    """G3: whatever happens, `/metrics` of a service stays below 41 series."""
+    """G3: after any events, `/metrics` of a service stays below 41 series."""
     assert 8 < catalogue.most_series(service) <= 40
 
 

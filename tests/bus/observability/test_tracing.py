@@ -105,7 +105,7 @@ async def test_a_trace_from_outside_goes_on(spans, monkeypatch):
 
 
 async def test_the_root_decides_whether_a_trace_is_sampled(spans, monkeypatch):
-    """Its context says so in the message, and everybody behind it keeps to that."""
+    """The context in the message has the flag, and all later components follow it."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
     async with traces("gleaner-test", "here") as tracer:
         unsampled = tracer.begin("process", PHOTO)
@@ -133,7 +133,7 @@ async def test_work_for_several_photos_is_a_step_in_each_trace(spans):
 
 
 async def test_an_outage_of_the_collector_has_two_lines_in_the_log(spans, monkeypatch):
-    """The first failure is a warning, later ones are not, and the recovery says what was lost."""
+    """The first failure is a warning, later ones are not, and the recovery reports what was lost."""
     spans.status = 404
     with capture_logs() as logged:
         async with traces("gleaner-test", "here") as tracer:

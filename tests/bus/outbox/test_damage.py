@@ -211,7 +211,7 @@ KEEPS_ALL = {
 
 @pytest.mark.parametrize("damage", FILES)
 async def test_g1_a_damaged_file_is_moved_aside_and_the_service_starts(stored, damage):
-    """G1: whatever is wrong with the file, the outbox starts and works, and one sentence says where it is."""
+    """G1: with any damage to the file, the outbox starts and works, and one error names the old file."""
     FILES[damage](stored)
     reader = Reader()
     async with outbox_at(stored, reader) as outbox:

@@ -58,7 +58,7 @@ def test_the_first_answer_ends_the_silence():
 
 
 def test_messages_that_were_lost_are_all_repeated_after_an_answer():
-    """Nothing answers them until they are sent again: their waiting is no new silence."""
+    """Nothing answers them until they are sent again: the wait does not count as a new silence."""
     schedule = silent_schedule()
     for tenth in range(1, 500):
         schedule.take_due(tenth / 10)

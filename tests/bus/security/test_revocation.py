@@ -45,7 +45,7 @@ class Node:
         return files(self.site / "devices" / name, "device")
 
     def stolen(self, folder: str, stem: str) -> Tls:
-        """Copy an identity's files, as whoever takes them does."""
+        """Copy an identity's files, as a thief would."""
         copy = self._stolen / f"{folder}-{len(list(self._stolen.rglob('ca.pem')))}"
         shutil.copytree(self.site / folder, copy)
         return files(copy, stem)

@@ -173,7 +173,7 @@ def test_a_status_is_one_short_line():
 
 
 def test_a_device_reports_to_systemd(supervisor, address, tmp_path):
-    """The agent of a camera says READY=1 and WATCHDOG=1 while it runs, and STOPPING=1 after SIGTERM."""
+    """The agent of a camera sends READY=1 and WATCHDOG=1 while it runs, and STOPPING=1 after SIGTERM."""
     config = {
         "camera": "drawn",
         "interval_s": 0,

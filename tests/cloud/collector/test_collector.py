@@ -111,7 +111,7 @@ def collecting(address, dataset, edge):
         try:
             await eventually(lambda: task.done() or edge.newest(name).state == "online")
             yield
-            assert not task.done(), "the collector ended by itself"
+            assert not task.done(), "the collector ended early"
         finally:
             task.cancel()
             ended = (await asyncio.gather(task, return_exceptions=True))[0]
@@ -123,7 +123,7 @@ def collecting(address, dataset, edge):
 
 
 async def test_sample_is_stored_and_answered(collecting, edge, dataset):
-    """A sample is stored and its receipt says `stored`; a redelivered one gets `duplicate`."""
+    """A sample is stored and its receipt has status `stored`; a redelivered one gets `duplicate`."""
     async with collecting():
         assert edge.newest("collector").dataset == str(dataset)
         await edge.harvest(1)
@@ -456,7 +456,7 @@ def test_where_devices_prove_who_they_are_they_are_no_people():
 
 
 def test_a_label_without_a_time_that_comes_again_replaces_nobodys(dataset):
-    """Its arrival is no time at which it was given: a redelivery would win against every correction."""
+    """Its arrival is not used as the time: a redelivery would replace every correction."""
     store = Store.open(dataset)
     facts = {"width": 160, "height": 120, "received_at_ms": 1}
     store.upsert([Row(photo_id=photo_id(1), image=jpeg(1), **facts)])

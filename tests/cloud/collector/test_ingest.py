@@ -30,7 +30,7 @@ def test_sample_becomes_a_row_with_all_fields():
 
 
 def test_the_size_of_a_sample_is_that_of_its_picture():
-    """Whatever the edge says, because pages and exports lay pictures out by it."""
+    """The size is measured, not taken from the edge: pages and exports lay pictures out by it."""
     rows, _, _ = validate_samples([delivery(encode(SAMPLE, sample(1, width=9000, height=1)))])
     assert (rows[photo_id(1)].width, rows[photo_id(1)].height) == (160, 120)
 

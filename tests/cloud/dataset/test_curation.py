@@ -86,7 +86,7 @@ def test_photos_are_selected_by_every_condition(store: Store) -> None:
 
 
 def test_a_photo_is_named_by_id_prefix_or_file(store: Store) -> None:
-    """An unknown or ambiguous name is an error that says what to do."""
+    """An unknown or ambiguous name is an error with what to do."""
     assert find_photo(store, photo_id(2)) == photo_id(2)
     assert find_photo(store, "dog/1.jpg") == photo_id(1)
     with pytest.raises(PermanentError, match=r"fits several: .*; give the id"):
@@ -144,7 +144,7 @@ def test_a_label_from_the_future_can_be_replaced(store: Store, log: ChangeLog) -
 
 
 def test_a_class_is_renamed_everywhere(store: Store, log: ChangeLog) -> None:
-    """Labels of people, teachers and edges follow, but not what an import said of its folder."""
+    """Labels of people, teachers and edges follow, but not the label that an import took from its folder."""
     assert rename_class(store, log, "cat", "tabby", by="ann") == 2
     assert store.count("human_label = 'tabby'") == store.count("edge_label = 'tabby'") == 1
     assert store.count("imported_label = 'cat'") == 1
@@ -273,7 +273,7 @@ def test_retention_keeps_labels_and_gold(store: Store) -> None:
     assert numbers() == numbers(max_bytes=7 * one) == []
     assert numbers(max_bytes=7 * one - 1) == [2]
     assert numbers(max_bytes=5 * one) == [2, 3]
-    assert numbers(max_bytes=0) == [2, 3, 4], "labelled and gold photos stay, whatever the size"
+    assert numbers(max_bytes=0) == [2, 3, 4], "labelled and gold photos stay at any size"
     assert numbers(max_bytes=2 * one, labelled=True) == [0, 1, 2, 3, 4]
     assert numbers(max_bytes=2 * one, gold=True) == [2, 3, 4, 5]
     assert numbers(max_bytes=0, labelled=True, gold=True) == [0, 1, 2, 3, 4, 5, 6]

@@ -101,7 +101,7 @@ def test_an_invalid_condition_is_the_callers_mistake(store: Store) -> None:
 
 
 def test_a_table_on_an_object_store_is_not_repaired(store: Store) -> None:
-    """There a file may only be unreachable; the error says what to do."""
+    """There a file may only be unreachable; the error suggests what to do."""
     away = Store.open(store.table.url).table
     object.__setattr__(away, "root", None)
     with pytest.raises(PermanentError, match="object store; restore its data files"):

@@ -222,7 +222,7 @@ def test_a_table_is_maintained_as_on_a_disk(server):
 
 
 class _Accepting(http.server.BaseHTTPRequestHandler):
-    """An S3 server that accepts each write, whatever its condition."""
+    """An S3 server that ignores the condition of a write."""
 
     protocol_version = "HTTP/1.1"
 

@@ -31,5 +31,5 @@ def test_a_formula_becomes_text(text: str, cell: str) -> None:
 
 @given(st.text(st.sampled_from("'=+-@\t1a")))
 def test_an_import_reads_what_an_export_wrote(text: str) -> None:
-    """For any text, whatever it begins with."""
+    """For any text, with any first character."""
     assert cell_text(inert_cell(text)) == text

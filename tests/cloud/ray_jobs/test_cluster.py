@@ -17,7 +17,7 @@ from cloud.ray_jobs import cluster as ray_cluster
 from cloud.ray_jobs.ahead import embed_for_training
 from cloud.ray_jobs.cluster import embed_on_ray
 from cloud.ray_jobs.task import Work
-from cloud.training.candidate_results import evaluate_candidates
+from cloud.training.candidates.candidate_evaluation import evaluate_candidates
 from cloud.training.pipeline import TrainingOptions
 from schemas.errors import PermanentError
 from tests.cloud.tiny import NAME
@@ -132,7 +132,7 @@ def test_a_training_on_ray_gives_the_same_answers(
     machines: Machines, make_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A further network is embedded on the cluster when it is tried; losses are those without Ray."""
-    monkeypatch.setattr("cloud.training.candidate_results.is_worth_trying", lambda *_: True)
+    monkeypatch.setattr("cloud.training.candidates.candidate_evaluation.is_worth_trying", lambda *_: True)
     further = NAME.replace("TINY", "UNMIRRORED")
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(8)]
     store = Store.open(tmp_path / "dataset")

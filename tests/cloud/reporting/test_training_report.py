@@ -68,7 +68,7 @@ def test_the_page_has_everything_in_one_file() -> None:
 
 
 def test_a_version_without_gold_has_a_report() -> None:
-    """It says how to get a gold set, and shows the reliability on held-out labels."""
+    """It explains how to get a gold set, and shows the reliability on held-out labels."""
     page = Page(render_report(card(1), ReportData(None, Answers(PROBABILITIES, TRUTH))))
     assert "There is no gold set: import one" in page.text
     assert "Reliability on held-out labels" in page.text

@@ -145,7 +145,7 @@ class Site:
         try:
             await eventually(lambda: task.done() or self.online(name))
             yield
-            assert not task.done(), "the trainer ended by itself"
+            assert not task.done(), "the trainer ended early"
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -145,7 +145,7 @@ def test_the_champions_earlier_audits_are_unused_if_there_are_enough():
 
 
 def test_one_node_does_not_decide_for_a_fleet():
-    """Whatever a false edge claims, a good version stays, and what the others say of a bad one is heard."""
+    """False reports of one edge neither stop a good version nor hide the others' reports of a bad one."""
     many, never = 10**9, {"compared": 10**9, "disagreed": 0}
     good, bad = [report()] * 60, [report(compared=200, disagreed=120)] * 60
     lies = [report(compared=many, disagreed=many), report(challenger=(0, many, None)), report(**never)]

@@ -67,7 +67,7 @@ def test_an_order_keeps_what_the_node_has_not_confirmed():
 
 
 def test_the_largest_order_is_a_message_that_edges_read():
-    """So many ids, and so many devices with the longest names, stay below the codec's limit."""
+    """The most ids, and the most devices with the longest names, stay below the codec's limit."""
     devices = {f"{number:04}".ljust(63, "x"): NOW for number in range(1024)}
     ids = [photo_id(number) for number in range(MAX_FORGET_IDS)]
     order = Forget(node="n" * 63, order_id="0" * 32, photo_ids=ids, devices=devices, before_ms=NOW, at_ms=NOW)

@@ -33,7 +33,7 @@ PHOTOS = st.builds(
     entropy=SHARES | UNKNOWN,
     novelty=st.floats(0, 2) | UNKNOWN,
 )
-# A few kinds of photos many times over: drawn one by one there are hardly ever enough.
+# A few kinds of photos many times over: drawn one by one there are rarely enough.
 AUDITS = st.lists(st.tuples(PHOTOS, st.integers(1, 150)), max_size=8).map(
     lambda kinds: [photo for photo, count in kinds for _ in range(count)]
 )
@@ -162,7 +162,7 @@ def test_auto_helped_at_uses_the_newest_card_of_that_time():
 def test_a_round_restores_the_audit_share_of_before_the_alarm(
     usual: float, first: float, second: float
 ) -> None:
-    """Alarms only raise the share, whatever their number; afterwards the rules are as they were."""
+    """Any number of alarms only raises the share; afterwards the rules are as they were."""
     rules = structs.replace(RULES, audit_share=usual)
     alarmed, reasons = raise_audit_share(rules, first)
     twice, _ = raise_audit_share(alarmed, second)

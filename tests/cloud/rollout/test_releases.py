@@ -76,7 +76,7 @@ async def test_a_release_is_retained_for_offline_nodes(address, release):
 
 
 async def test_a_release_is_later_than_the_retained_one(address, release):
-    """Whatever this machine's clock says: after one from the future, the next continues from its time."""
+    """Independent of this machine's clock: after one from the future, the next continues from its time."""
     ahead = 4_000_000_000_000
     for expected in (ahead + 1, ahead + 2):
         sender = Bus(address, transient_client_id("sender"))
@@ -95,7 +95,7 @@ async def test_a_release_is_later_than_the_retained_one(address, release):
 
 
 def test_the_latest_time_of_all_cannot_be_followed(release):
-    """The sentence says how to remove the retained release."""
+    """The error has the command that removes the retained release."""
     latest = structs.replace(release("edge-1"), released_at_ms=LATEST_MS)
     with pytest.raises(PermanentError, match=r"mosquitto_pub -r -n -t gleaner/v1/release/edge-1"):
         later_than(release("edge-1"), latest)

@@ -413,7 +413,7 @@ def test_a_state_file_of_an_earlier_version_is_read():
 
 
 def test_impossible_figures_of_one_node_hide_no_alarm():
-    """Disagreements without comparisons have no interval: those of the other nodes count all the same."""
+    """Disagreements without comparisons have no interval: those of the other nodes still count."""
     state = rollout(["edge-1", "edge-2"])
     odd = trying(state, "edge-2", photos=1, disagreed=2**53)
     assert decided(state, trying(state, bad=True), odd).action == "roll-back"

@@ -65,7 +65,7 @@ def test_a_rollout_keeps_its_newest_orders():
 
 
 def test_a_rollout_that_has_ended_takes_no_orders():
-    """The sentence says what to do instead."""
+    """The error names what to do instead."""
     with pytest.raises(PermanentError, match="version 2 is finished"):
         new_order(rollout(phase="finished"), "roll-back", "maria")
 

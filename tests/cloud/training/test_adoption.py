@@ -178,7 +178,7 @@ def test_a_litert_file_is_a_version_too(model: Path, dataset: str, tmp_path: Pat
 
 
 def test_the_gate_judges_an_adopted_model(model: Path, dataset: str, tmp_path: Path) -> None:
-    """A worse model than the champion is not promoted; its card says so, and the champion stays."""
+    """A worse model than the champion is not promoted; its card has the verdict, and the champion stays."""
     run_adoption(options(model, dataset, tmp_path))
     worse = run_adoption(options(model, dataset, tmp_path, classes=CLASSES[::-1])).trained
     assert worse is not None
@@ -213,7 +213,7 @@ def test_classes_are_distinct(classes: tuple[str, ...], model: Path, tmp_path: P
 
 
 def test_groups_of_devices_get_heads_beside_an_adopted_model(model: Path, tmp_path: Path) -> None:
-    """A group whose people call red what the others call blue is answered by a head of its own."""
+    """A group whose people call red what the others call blue gets its own head."""
     store = Store.open(tmp_path / "dataset.lance")
     other = {"red": "blue", "blue": "red"}
     images = {

@@ -15,7 +15,7 @@ from cli.main import main
 from cloud.dataset.example import TrainingError
 from cloud.dataset.store import Row, Store
 from cloud.export.v1_loader import SavedModel
-from cloud.training import from_scratch
+from cloud.training.candidates import from_scratch
 from cloud.training.distributed import Team, alone, join, worker_index
 from tests.cloud import tiny, together
 from tests.conftest import ROOT

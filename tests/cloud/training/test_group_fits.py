@@ -25,18 +25,18 @@ def seen(count: int, seed: int, *, mirrored: bool = False) -> tuple[np.ndarray, 
 
 
 def undecided(count: int) -> np.ndarray:
-    """Return what a shared head says that has learned both conventions."""
+    """Return the answers of a shared head that has learned both conventions."""
     return np.full((count, CLASSES), 0.5)
 
 
 def right(embeddings: np.ndarray) -> np.ndarray:
-    """Return what a shared head says that knows the first convention."""
+    """Return the answers of a shared head that knows the first convention."""
     logits = np.outer(embeddings[:, 0] - SURE / 2, [-1.0, 1.0]) * SURE / 2
     return softmax(logits.astype(np.float64))
 
 
 def right_by(probability: float, labels: np.ndarray) -> np.ndarray:
-    """Return what a head says that gives each right answer this probability."""
+    """Return the answers of a head that gives each right class this probability."""
     return np.where(np.eye(CLASSES)[labels] > 0, probability, 1 - probability)
 
 
@@ -64,7 +64,7 @@ def test_groups_with_opposite_labels_get_heads_of_their_own():
 
 
 def test_other_names_for_the_same_things_need_few_labels():
-    """Four classes, whose names are exchanged in one group: what the shared head says is an input too."""
+    """Four classes, whose names are exchanged in one group: the shared head's answers are an input too."""
     draw, classes, dim = np.random.default_rng(0), 4, 200
     shared = Head(np.eye(dim, classes) * 4.0, np.full(classes, -2.0))
 
@@ -82,7 +82,7 @@ def test_other_names_for_the_same_things_need_few_labels():
 
 
 def test_a_group_that_differs_in_nothing_keeps_the_shared_head():
-    """Its own head would only learn the noise of its labels; the reason is said."""
+    """Its own head would only learn the noise of its labels; the reason is reported."""
     taken = 0
     for seed in range(20):
         embeddings, labels = seen(60, seed)
@@ -111,7 +111,7 @@ FEW = [
 
 @pytest.mark.parametrize(("labels", "reason"), FEW)
 def test_few_labels_are_named_as_the_reason(labels, reason):
-    """The card says what is missing."""
+    """The card names what is missing."""
     groups, embeddings, truth = joined(("a", labels, True))
     found = fit_groups(groups, embeddings, undecided(labels), truth)
     assert [fit.reason for fit in found.fits] == [reason]
@@ -167,7 +167,7 @@ def test_the_gate_and_the_edge_compute_the_same():
 
 
 def test_a_bundle_has_no_more_heads_than_an_edge_takes(monkeypatch):
-    """Those that gain most stay, and the others say why they are out."""
+    """Those that gain most stay, and each of the others has the reason."""
     monkeypatch.setattr("schemas.groups.heads.MAX_HEADS", 1)
     groups, embeddings, labels = joined(("a", 40, False), ("b", 80, True))
     found = fit_groups(groups, embeddings, undecided(120), labels)

@@ -8,9 +8,9 @@ import pytest
 
 from cloud.dataset.store import Row, Store
 from cloud.registry.registry import Registry
-from cloud.training.candidate_results import align_learner
+from cloud.training.candidates.learners import FrozenLearner
 from cloud.training.distributed import alone
-from cloud.training.learners import FrozenLearner
+from cloud.training.groups.heads import align_learner
 from cloud.training.photos import read_photos
 from tests.cloud.bundles import card
 from tests.conftest import jpeg

@@ -21,7 +21,7 @@ from cloud.dataset.training_set import examples as dataset_examples
 from cloud.export.v1_loader import SavedModel
 from cloud.modeling.backbones import BACKBONES, Backbone
 from cloud.registry.registry import CARD_PATH, Registry, read_bundle
-from cloud.training import from_scratch
+from cloud.training.candidates import from_scratch
 from cloud.training.train import Trained, train
 from schemas.codec import content_id
 from schemas.errors import PermanentError
@@ -126,7 +126,7 @@ def test_the_bundle_is_in_the_registry(trained: Trained) -> None:
 
 
 def test_the_mistakes_on_gold_are_kept_beside_the_report(trained: Trained, gold: list[Example]) -> None:
-    """As many as the card's accuracy says, by photo; the bundle, which edges fetch, has nothing of them."""
+    """As many as the card's accuracy implies, by photo; none are in the bundle that edges fetch."""
     found = Registry(trained.directory.parent).gold_mistakes(trained.card.version)
     assert found is not None
     assert trained.card.metrics is not None
@@ -390,7 +390,7 @@ def test_a_network_trained_from_scratch_wins_where_frozen_features_fail(
     """
     told: list[str] = []
     monkeypatch.setattr(from_scratch, "STEPS", (60, 60))
-    monkeypatch.setattr("cloud.training.candidate_results.MIN_SCRATCH_LABELS", 40)
+    monkeypatch.setattr("cloud.training.candidates.candidate_results.MIN_SCRATCH_LABELS", 40)
     for name, dim, pretrained, build in (("blind", 3, True, _blind), ("seeing", 8, False, _seeing)):
         backbone = Backbone(name, 16, 127.5, 127.5, dim, pretrained, build, mirrored=False)
         monkeypatch.setitem(BACKBONES, name, backbone)

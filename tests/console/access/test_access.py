@@ -186,7 +186,7 @@ def test_a_session_ends_with_its_account(console, change):
 
 
 def test_nobody_gets_in_while_the_accounts_cannot_be_read(console):
-    """A damaged file is no reason to believe a session, nor to end it."""
+    """With a damaged file a session is neither believed nor ended."""
     client, path = Client(console), console.folder / "accounts.json"
     client.log_in("a viewer")
     before = path.read_bytes()

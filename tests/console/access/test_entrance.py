@@ -54,7 +54,7 @@ def certified(tmp_path) -> ServerTls:
 
 
 def test_https_keeps_the_session_from_plain_http(tmp_path, mosquitto):
-    """With a certificate the cookie is `Secure`, and browsers are told to come by HTTPS only."""
+    """With a certificate the cookie is `Secure`, and HSTS makes browsers use HTTPS only."""
     tls = certified(tmp_path)
     with with_accounts(tmp_path, mosquitto, tls=tls) as console:
         assert console.url.startswith("https://")

@@ -75,7 +75,7 @@ def console(tmp_path_factory, mosquitto):
 
 
 def test_every_route_is_listed(console):
-    """A new one has to say who may use it."""
+    """A new one has to declare who may use it."""
     app = create_app(console.shown, hosts=[], cookie=Cookie("c", secure=False, max_age_s=60))
     routes = [one for one in app.routes if isinstance(one, Route)]
     assert len(routes) == len(app.routes)

@@ -9,7 +9,7 @@ ADA = Identified("ada", "operator", "address")
 
 
 async def test_a_disk_that_fails_locks_nobody_out(tmp_path, monkeypatch):
-    """Who is logged in goes on, as the pages say what is wrong; a session that is over stays over."""
+    """Logged-in people continue, since the pages show what is wrong; an ended session stays ended."""
     monkeypatch.setattr(sessions, "_WRITE_EVERY_S", -1.0)
     async with Database(tmp_path / "console.db", {"session": Sessions.MIGRATIONS}) as database:
         known = Sessions(database, idle_s=3600.0)

@@ -1,4 +1,4 @@
-"""Rules of console/analysis/fleet_view.py: queues and refusals as the counters tell them."""
+"""Rules of console/analysis/fleet_view.py: queues and refusals, from the counters."""
 
 from console.analysis.fleet_view import NodeGroup, fleet, found, refusals, shown, waiting_messages
 from schemas.messages import Status
@@ -18,7 +18,7 @@ def test_an_outbox_holds_what_came_and_has_not_left():
 
 
 def test_refusals_are_listed_by_their_number():
-    """What the harvest leaves out is no refusal: that is what its rules are for."""
+    """A photo that is not harvested is not a refusal: the rules intend it."""
     counters = {
         "photo.rejected_too-large": 2,
         "photo.shed": 5,

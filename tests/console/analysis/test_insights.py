@@ -31,7 +31,7 @@ async def test_a_page_that_stays_open_sees_later_labels(tmp_path: Path, monkeypa
         for count in (1, 2):
             told.clear()
             looked.clear()
-            desk.latest()  # as the open page does when it is told
+            desk.latest()  # as the open page does when it is notified
             await looked.wait()
             store.upsert([labelled(count)])
             desk.dataset_changed()

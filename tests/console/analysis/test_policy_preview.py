@@ -76,6 +76,6 @@ def test_the_share_of_audits_is_that_of_the_rules(share):
 
 
 def test_what_the_edges_did_is_counted_from_their_answers():
-    """A reason that is no lane is a refusal."""
+    """A reason that is not a lane is a refusal."""
     results = [result(1), result(2, harvest="quota"), result(3, harvest=None)]
     assert (recorded(results).lanes, recorded(results).refused) == ({"auto": 1}, {"quota": 1, "unknown": 1})

@@ -12,7 +12,7 @@ FIELDS = {field.name: field for field in rule_fields()}
 
 
 def test_every_rule_is_in_the_form_but_those_that_nobody_sets():
-    """A rule that is added to the contract appears by itself."""
+    """A rule that is added to the contract appears without a change here."""
     rules = {name for name in HarvestRules.__struct_fields__ if name != "caps"}
     caps = {f"caps.{name}" for name in Caps.__struct_fields__}
     assert (rules | caps) - FIELDS.keys() == {"hard_confidence", "hard_margin", "usual_audit_share"}

@@ -1,4 +1,4 @@
-"""Rules of console/web/charts.py: valid SVG without styles, whatever the figures and names are."""
+"""Rules of console/web/charts.py: valid SVG without styles, for any figures and names."""
 
 import re
 from xml.etree import ElementTree as ET
@@ -46,7 +46,7 @@ def test_names_are_text():
 
 
 def test_a_chart_says_what_is_to_be_seen():
-    """A screen reader reads title and description; two charts of a page have ids of their own."""
+    """A screen reader reads title and description; two charts of a page have different ids."""
     one, two = (interval_bars("Recall", "cat 50 %", [Bar("cat", 0.1, 0.5, 0.9, "50 %")]) for _ in range(2))
     tree = ET.fromstring(one)
     assert (tree.get("role"), tree.find("desc").text) == ("img", "cat 50 %")

@@ -1,4 +1,4 @@
-"""Rules of console/web/phrasebook.py: sentences of other processes are said in the reader's language."""
+"""Rules of console/web/phrasebook.py: sentences of other processes are translated."""
 # ruff: noqa: RUF001  # Chinese has its own punctuation
 
 import re
@@ -25,7 +25,7 @@ def book():
 
 
 def test_every_sentence_of_a_component_is_found_again(book):
-    """With any values: what was said as text is translated as if its template had been there."""
+    """With any values: a finished text is translated like its template."""
     templates = set(sentences())
     assert len(templates) > 400
     for template in sorted(templates):
@@ -36,7 +36,7 @@ def test_every_sentence_of_a_component_is_found_again(book):
 
 
 def test_a_sentence_is_said_with_the_sentences_in_it(book):
-    """A reason in a verdict in an event; single words only where they are known to be no names."""
+    """A reason in a verdict in an event; single words only where they cannot be names."""
     change = "76.0% → 91.5% (95 % interval of the gain +10.0 to +21.0 points)"
     reason = f"gold accuracy {change} on 200 photos: better (p < 0.001)"
     changed = "76.0% → 91.5%（增益的 95 % 信賴區間 +10.0 至 +21.0 個百分點）"
@@ -63,7 +63,7 @@ def test_an_error_is_said_with_its_hint_and_the_value_that_was_expected(book):
     ["", "cat", "online", "all", "edge-1", "the barn is too dark", "a: b; c", "x" * 1024, "100 %s %(name)s"],
 )
 def test_what_is_none_of_ours_stays_as_it_is(book, text):
-    """Names, codes, what people wrote, and what other programs say."""
+    """Names, codes, people's texts, and messages of other programs."""
     assert book.said(text) == text
 
 

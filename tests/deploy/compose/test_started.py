@@ -38,7 +38,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     prepared, started = setup.rsplit("docker compose up", 1)
     try:
         made.sh(prepared, typed=f"{PASSWORD}\n")
-        # Each photo is harvested, so that the test need not guess which.
+        # Each photo is harvested, so that the test knows which.
         edge = made.folder / "site/edges/edge-1/edge.toml"
         edge.write_text(edge.read_text() + "\n[harvest]\naudit_share = 1\n")
         put_photos(made.folder / "photos")
@@ -69,7 +69,7 @@ async def test_every_container_starts_and_its_health_check_succeeds(system: Proj
 
 
 async def test_imported_labels_become_a_version_that_answers_photos(system: Project) -> None:
-    """The trainer trains by itself, the release reaches the edge, and a camera gets the right labels."""
+    """The trainer starts a training, the release reaches the edge, and a camera gets the right labels."""
     imported, released = commands(project.blocks()[1])
     system.sh(imported)
     models = system.volume("cloud-store") / "models"
@@ -80,7 +80,7 @@ async def test_imported_labels_become_a_version_that_answers_photos(system: Proj
 
 
 async def test_samples_reach_the_dataset_and_a_label_of_the_console_too(system: Project) -> None:
-    """Each harvested photo is stored once; what a person says in the browser is stored with it."""
+    """Each harvested photo is stored once; a label given in the browser is stored with it."""
     await eventually(lambda: len(samples(system)) == TAKEN, within_s=STORED_S)
     label_one(system)
     await eventually(lambda: len(samples(system, "human_label = 'dog'")) == 1, within_s=STORED_S)

@@ -82,7 +82,7 @@ def test_there_is_no_shell_compiler_or_package_manager_in_it(built):
 
 
 def test_it_runs_with_a_read_only_root_and_without_rights(built, tmp_path):
-    """As its user, with no capability, no network and nothing to write to, it says its version."""
+    """As its user, with no capability, no network and nothing to write to, it prints its version."""
     words = (
         ["mosquitto", "-h"]
         if built.image.side == "broker"

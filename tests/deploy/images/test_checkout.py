@@ -81,7 +81,7 @@ def test_the_source_is_that_of_the_remote(checkout):
 
 
 def test_an_uncommitted_change_marks_the_revision(checkout):
-    """An image of files that no commit has says so; other uncommitted files do not matter."""
+    """An image of uncommitted files is marked as such; other uncommitted files do not matter."""
     (checkout / "page").write_text("changed")
     assert not read_source(checkout).revision.endswith("-dirty")
     (checkout / "code").write_text("changed")

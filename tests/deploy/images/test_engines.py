@@ -17,7 +17,7 @@ def pairs(command: list[str]) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("engine", Engine)
 def test_every_engine_builds_the_same_dockerfile(engine):
-    """Dockerfile, target, platform, arguments and authorities are the same whatever builds."""
+    """Dockerfile, target, platform, arguments and authorities are the same for each engine."""
     assert {
         ("--file", "deploy/images/Dockerfile"),
         ("--target", "gleaner"),

@@ -80,7 +80,7 @@ def test_an_address_without_a_host_is_one_sentence(url):
 
 
 def test_schemes_are_recognised_in_any_case():
-    """URLs of network cameras are specifications by themselves."""
+    """URLs of network cameras are specifications without a prefix."""
     for url in ("http://cam", "HTTPS://cam", "rtsp://cam", "RTSPS://cam", "rtmp://cam"):
         assert is_camera_url(url)
         check_url(url + "/x?y=z#f")

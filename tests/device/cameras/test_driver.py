@@ -162,7 +162,7 @@ async def test_failures_without_a_hung_driver_are_retried_without_end(drivers):
 
 
 async def test_a_stream_that_ended_between_two_photos_is_opened_at_once():
-    """The end of a stream costs no photo."""
+    """No photo is lost at the end of a stream."""
     ended, next_one = Scripted(continuous=True, frames=5), Scripted(continuous=True)
     async with camera_of([ended, next_one]) as camera:
         await eventually(ended.closed.is_set)
@@ -170,7 +170,7 @@ async def test_a_stream_that_ended_between_two_photos_is_opened_at_once():
 
 
 async def test_a_bug_in_a_driver_is_not_hidden(drivers):
-    """An error that is no failure of a camera reaches the caller as it is."""
+    """An error that is not a camera's failure reaches the caller as it is."""
     drivers[0].encode = lambda: None.missing  # type: ignore[attr-defined]
     async with camera_of(drivers) as camera:
         with pytest.raises(AttributeError):

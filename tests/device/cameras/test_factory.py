@@ -65,7 +65,7 @@ def test_hardware_cameras():
     "url", ["http://cam/video?channel=1&subtype=0", "https://u:p@cam:8080/capture?a=b?c#d", "HTTP://cam"]
 )
 def test_http_addresses_with_and_without_a_prefix(url):
-    """A URL is a camera by itself, whatever its query looks like."""
+    """A URL is a camera specification, with any query."""
     assert isinstance(open_camera(url), HttpCamera)
     assert isinstance(open_camera(f"usb:{url}"), HttpCamera)
 

@@ -48,7 +48,7 @@ async def test_no_picture_of_a_stream_is_taken_twice():
 
 
 async def test_a_stream_that_ends_is_opened_again_at_once():
-    """A camera that sends one picture per connection, or restarts, costs no photo."""
+    """A camera that sends one picture per connection, or restarts, loses no photo."""
     numbers = iter(range(100))
 
     def one(request):
@@ -85,7 +85,7 @@ async def test_user_and_password_are_sent_as_the_camera_asks(auth):
 
 @pytest.mark.parametrize("auth", ["basic", "digest"])
 async def test_a_wrong_password_is_one_sentence_without_it(auth):
-    """The error says what the camera answered, and contains no password."""
+    """The error has the camera's answer, but no password."""
     with camera(lambda request: request.respond(jpeg(1)), auth) as server:
         async with HttpCamera(server.url("/", f"{USER}:wr0ng-word@")) as opened:
             with pytest.raises(CameraError, match="answered 401") as refusal:
@@ -107,7 +107,7 @@ async def test_a_wrong_password_is_one_sentence_without_it(auth):
     ids=["page", "empty", "missing"],
 )
 async def test_an_address_without_a_picture_is_one_sentence(answer, words):
-    """The error says what was answered instead."""
+    """The error has what was answered instead."""
     with camera(answer) as server:
         async with HttpCamera(server.url("/x?token=s3cret")) as opened:
             with pytest.raises(CameraError) as refusal:
@@ -219,7 +219,7 @@ async def test_a_capture_that_is_cancelled_leaves_a_camera_that_works():
     ],
 )
 async def test_an_answer_that_makes_no_sense_is_one_sentence(head, words):
-    """Whatever a camera answers, the agent continues, and its log has one line without a password."""
+    """After any answer of a camera, the agent continues, and its log has one line without a password."""
 
     def answer(request):
         request.wfile.write(b"HTTP/1.1 " + head + b"\r\n\r\n")
@@ -252,7 +252,7 @@ async def test_a_stream_is_split_by_what_it_has():
 @pytest.mark.parametrize("announced", [None, 1_000_000])
 @pytest.mark.parametrize("closes", [True, False])
 async def test_a_whole_picture_is_enough(monkeypatch, announced, closes):
-    """A camera may announce no length or a wrong one, and keep the connection open; a cut one is no photo."""
+    """A camera may announce no length or a wrong one, and keep the connection open; a cut one is not sent."""
     monkeypatch.setattr(http_camera, "_PAUSE_S", 0.05)
     monkeypatch.setattr(http_camera, "_CAPTURE_TIMEOUT_S", 0.4 if not closes else 20.0)
     length = b"" if announced is None else b"Content-Length: %d\r\n" % announced
@@ -275,7 +275,7 @@ async def test_a_whole_picture_is_enough(monkeypatch, announced, closes):
 
 
 async def test_each_photo_has_a_connection_of_its_own():
-    """Also where a camera would go on: some close theirs without a word, and every second photo failed."""
+    """Even if the camera would keep it open: some close silently, and then every second photo failed."""
 
     def answer(request):
         head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg(1))

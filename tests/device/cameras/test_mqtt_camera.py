@@ -55,7 +55,7 @@ async def test_a_message_that_is_no_picture_is_skipped_with_one_warning(address,
 
 
 async def test_a_broker_that_restarts_costs_no_later_picture(address, broker, publish):
-    """The camera connects again by itself."""
+    """The camera reconnects."""
     async with MqttCamera("cam/1/jpeg", address) as camera:
         first = await camera._bus.connected()
         broker.kill()
@@ -66,7 +66,7 @@ async def test_a_broker_that_restarts_costs_no_later_picture(address, broker, pu
 
 
 async def test_no_failure_leaves_a_capture_waiting(address, monkeypatch):
-    """Whatever ends the connection is the error of the capture: it would wait forever."""
+    """Any end of the connection fails the capture, which would otherwise wait forever."""
 
     async def broken():
         raise UnicodeError("no such name")

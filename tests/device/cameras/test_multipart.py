@@ -24,7 +24,7 @@ def parts(head: bytes, tail: bytes = b"\r\n") -> bytes:
 
 LENGTH = b"Content-Type: image/jpeg\r\nContent-Length: LENGTH\r\n\r\n"
 STREAMS = {
-    "as the RFC says": ("frame", parts(b"--frame\r\n" + LENGTH)),
+    "as in the RFC": ("frame", parts(b"--frame\r\n" + LENGTH)),
     "a quoted boundary": ('"frame"', parts(b"--frame\r\n" + LENGTH)),
     "the boundary announced with its hyphens": ("--frame", parts(b"--frame\r\n" + LENGTH)),
     "more hyphens than announced": ("frame", parts(b"----frame\r\n" + LENGTH)),
@@ -123,7 +123,7 @@ def test_no_stream_is_a_crash(stream, boundary):
 
 @pytest.mark.parametrize("blank", [b" ", b"\t", b"-"])
 def test_a_long_line_takes_no_time(blank):
-    """A line of 64 KiB behind two hyphens is searched in well below a second, and the stream goes on."""
+    """A line of 64 KiB behind two hyphens is searched in well below a second, and the stream continues."""
     stream = b"\r\n--" + blank * 65_536 + b"\r\n" + parts(b"--frame\r\n" + LENGTH)
     began = time.process_time()
     assert split(stream, "frame", step=65_536) == PICTURES

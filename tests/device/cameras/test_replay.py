@@ -101,7 +101,7 @@ async def test_a_part_without_photos_ends_at_once(folder):
 
 
 async def test_a_missing_or_empty_folder_is_an_error(tmp_path):
-    """The error says whether the folder or the photos are missing."""
+    """The error tells apart whether the folder or the photos are missing."""
     for path, words in ((tmp_path / "none", "there is no folder"), (tmp_path, "no JPEG or PNG files")):
         with pytest.raises(CameraError, match=words):
             await frames(folder_camera(path))

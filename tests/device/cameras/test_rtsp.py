@@ -84,7 +84,7 @@ async def test_an_rtsp_server_that_restarts_is_opened_again():
 
 
 def test_the_password_of_an_rtsp_camera_is_sent_and_never_shown():
-    """The password is sent; with a wrong one the error says so without it, and FFmpeg prints nothing."""
+    """The password is sent; the error for a wrong one does not contain it, and FFmpeg prints nothing."""
     code = (
         "import asyncio, sys\n"
         "from device.cameras.factory import open_camera\n"

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance
 
 from edge.harvest.dedup import SeenHashes
 from edge.harvest.history import MAX_SAMPLES, HarvestedSample
-from edge.harvest.image import dhash, distance
+from edge.harvest.shrinking.image import dhash, distance
 from schemas.lanes import AUTO
 from schemas.policy_rules import HarvestRules
 from tests.nodes import photo, photo_id

@@ -20,7 +20,7 @@ REFUSALS = {"between-thresholds", "auto-off"}
 
 
 class Scores(NamedTuple):
-    """Inputs of the lane decision, each chosen by itself."""
+    """Inputs of the lane decision, each chosen independently."""
 
     confidence: float = 0.95
     margin: float = 0.9

@@ -199,7 +199,7 @@ def test_a_device_alone_has_the_whole_cap():
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 50)), max_size=80))
 @settings(deadline=None)
 def test_no_device_is_kept_out_by_the_others(arrivals):
-    """Whatever others do, a device without a sample gets one while the caps have room."""
+    """A device without a sample gets one, even beside busy devices, while the caps have room."""
     budget, rules = Budget(), HarvestRules(caps=Caps(per_day=30, bytes_per_day=600))
     for number, (device, size_bytes) in enumerate(arrivals):
         budget.active.seen(device, 1.0)
@@ -214,7 +214,7 @@ def test_no_device_is_kept_out_by_the_others(arrivals):
     arrivals=st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 200_000), st.booleans()), max_size=40),
 )
 def test_audits_have_quotas_of_their_own(rules, arrivals):
-    """No day has more audits of the node, or of a device, than the rules say; other lanes do not count."""
+    """No day has more audits of the node, or of a device, than the rules allow; other lanes do not count."""
     budget, taken = Budget(), list[HarvestedSample]()
     for number, (device, at, is_audit) in enumerate(sorted(arrivals, key=lambda one: one[1])):
         lane = "audit" if is_audit else "auto"

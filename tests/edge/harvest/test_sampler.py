@@ -181,7 +181,7 @@ def half_grey(number: int) -> bytes:
 
 
 async def test_damage_is_reported_while_a_cap_is_exhausted(outbox):
-    """The answer says that a photo is damaged whatever the harvest does with it."""
+    """The answer has the damage of a photo, harvested or not."""
     sampler = Sampler(HarvestRules(caps=Caps(per_minute=0)), outbox)
     hashes = await sampler.hash_photos([(half_grey(1), "a"), (photo(2, kind="PNG"), "a"), (photo(3), "b")])
     assert [hashed.refused for hashed in hashes] == ["cap-per-minute"] * 3

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageStat
 
 from edge.harvest.history import HarvestedSample
-from edge.harvest.image import dhash, distance, shrink
 from edge.harvest.lanes import drawn_for_audit
 from edge.harvest.selector import Selector
+from edge.harvest.shrinking.image import dhash, distance, shrink
 from edge.serving.prediction import Prediction
 from schemas.image import ImageError, inspect_image
 from schemas.image.exif import EXIF_HEADER, orientation_only

@@ -168,7 +168,7 @@ async def test_g3_devices_are_bounded(address, house, monkeypatch):
     ],
 )
 def test_a_device_is_forgotten_after_30_days_of_silence(silent_days, earlier_days, forgotten):
-    """By the time that passed, whatever the clock says; one of an earlier run has a day first."""
+    """By the time that passed, not by the wall clock; one of an earlier run has a day first."""
     earlier_ms = None if earlier_days is None else NOW_MS - round(earlier_days * 86_400_000)
     seen = Seen(at_s=1000.0, earlier_ms=earlier_ms)
     assert is_forgotten(seen, 1000.0 + silent_days * 86_400, NOW_MS) == forgotten
@@ -191,7 +191,7 @@ async def test_an_edge_clock_that_is_set_ahead_removes_no_device(address, house,
 
 
 async def test_nothing_is_announced_unless_asked_for():
-    """Off by default: photos of a home leave the edge's own topics only if somebody said so."""
+    """Off by default: photos of a home leave the edge's own topics only if it is switched on."""
     assert EdgeConfig().homeassistant is False
 
 

@@ -56,7 +56,7 @@ def test_a_removal_clears_all_that_is_retained(form):
 
 
 def test_devices_of_different_nodes_have_different_ids():
-    """`a-b` of node `c` is not `b` of node `c-a`, whatever the hyphens."""
+    """`a-b` of node `c` is not `b` of node `c-a`, despite the hyphens."""
     topics = [
         topic
         for node, device in (("c", "a-b"), ("c-a", "b"), ("c-a-b", None))
@@ -98,7 +98,7 @@ def test_an_answer_that_the_vote_does_not_confirm_leaves_the_label(confirmed, sh
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"answered_at_ms": "x"}', b"\xff", b"7"])
 def test_g4_other_payloads_have_no_time(payload):
-    """G4: whoever may write the topic cannot stop the edge."""
+    """G4: no message on the topic can stop the edge."""
     assert discovery.answered_at_ms(payload) is None
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from bus.mqtt.client import Bus, transient_client_id
 from edge.config import EventBusLimits
-from edge.harvest.image import SHORT_SIDE_PX
+from edge.harvest.shrinking.image import SHORT_SIDE_PX
 from edge.kubeedge.eventbus import RetainedMessage, max_sample_bytes, rate_limited
 from edge.kubeedge.rate_limit import RateLimiter
 from schemas.codec import MAX_PAYLOAD_BYTES, decode, encode, to_json

@@ -374,7 +374,7 @@ async def test_probes_of_a_mirror(site: Site, tmp_path: Path) -> None:
 async def test_g3_connections_that_say_nothing_give_way(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """G3: beyond the bound the oldest idle one is closed; a bundle is served beside them."""
+    """G3: beyond the bound the oldest idle one is closed; a bundle is served meanwhile."""
     monkeypatch.setattr(listener, "_CONNECTIONS", 4)
     async with mirroring(tmp_path / "other", site.address) as address:
         port = int(address.rpartition(":")[2])
@@ -404,7 +404,7 @@ async def test_a_request_that_is_none_is_refused(site: Site, body: bytes) -> Non
 
 
 def test_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """An origin that is no folder, and files without those that they need, are refused in a sentence."""
+    """A wrong origin, and files without those that they need, are refused with one error message."""
     cases = [("file:///models", ()), ("https://x/?a=b", ()), ("https://x/", ("--key", "k.pem"))]
     cases += [
         ("https://x/", ("--clients", "ca.pem")),

@@ -225,7 +225,7 @@ async def test_status_counts_calls_of_the_version_in_service(config, base, monke
 
 
 async def test_without_models_dir_a_canary_is_refused(config, bundles):
-    """Where others place the models, an event says that the edge cannot."""
+    """Where others place the models, an event reports that the edge cannot."""
     async with station(structs.replace(config, models_dir=None)) as seen:
         await release(seen, config, bundles["swapped"], 2, stage="shadow", baseline=1)
         assert "models_dir is not configured" in (await nth_event(seen, "model.refused")).reason

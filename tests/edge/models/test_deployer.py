@@ -20,7 +20,7 @@ from tests.serving import place, release_of, saved_models, tar_of
 
 @pytest.fixture(autouse=True)
 def short_intervals(monkeypatch) -> None:
-    """The model server of these tests reads its folder every 50 ms, so the edge need not wait for long."""
+    """The model server of these tests reads its folder every 50 ms, so the edge waits less."""
     monkeypatch.setattr("edge.models.smoke_test.RESCAN_S", 1.0)
 
 
@@ -286,7 +286,7 @@ async def test_a_slow_source_does_not_hold_up_a_newer_release(config, release, b
 
 
 async def test_an_edge_without_models_dir_tells_why_a_release_is_not_served(config, release, bundles):
-    """Event and Status say what to configure; they follow when somebody places the version."""
+    """Event and Status name what to configure; they change once somebody places the version."""
     config = structs.replace(config, models_dir=None)
     async with station(config) as seen:
         await release(seen, bundles["swapped"], 2)

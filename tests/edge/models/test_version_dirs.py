@@ -107,7 +107,7 @@ def test_a_bundle_cannot_bring_the_mark(tmp_path, base):
 
 @pytest.mark.parametrize("damage", [b"\xe1\xb1", b"", bytes(64)], ids=["flipped", "empty", "zeros"])
 def test_g6_a_damaged_mark_is_that_of_no_bundle(packed, base, damage):
-    """G6: whatever a power loss made of the mark, the version has no verdict and can be reverted."""
+    """G6: with any damage to the mark by a power loss, the version has no verdict and can be reverted."""
     activate(packed, base, 3)
     (base / "3/.unproven").write_bytes(damage)
     assert [version for version, digest in version_dirs.unproven(base) if digest != "a1"] == [3]

@@ -1,4 +1,4 @@
-"""Messages on their way to the client."""
+"""Messages as they are sent to the client."""
 
 from edge.modelserver.status import MAX_MESSAGE_CHARS, truncate
 

@@ -38,7 +38,7 @@ def is_late(clocks: DeviceClocks, one: Photo, now_ms: int) -> bool:
     "offset_ms", [0, HOUR_MS, DAY_MS, 400 * DAY_MS, NOW - 5000, -HOUR_MS, -30 * 365 * DAY_MS]
 )
 def test_expiry_is_judged_by_age(offset_ms):
-    """Whatever the clock of the device says, a photo expires its lifetime after it was taken."""
+    """With any clock of the device, a photo expires its lifetime after it was taken."""
     clocks = DeviceClocks()
     clock = NOW - offset_ms  # what the device's clock shows now
     for second in range(0, 100, 5):

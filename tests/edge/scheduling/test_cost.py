@@ -103,7 +103,7 @@ def test_cost_grows_with_all_that_a_decoder_works_through():
     ],
 )
 def test_a_call_has_photos_of_like_cost(costs, fitting):
-    """Within four times, below ten milliseconds any; several together cost no more than a call may."""
+    """Within four times, below ten milliseconds any; several together stay within the limit of a call."""
     room, taken = CallRoom(), []
     for cost_ms in costs:
         if room.fits(cost_ms):

@@ -103,7 +103,7 @@ async def test_the_end_of_a_pause_wakes_the_next_batch():
 
 
 async def test_nothing_wakes_an_empty_queue_after_a_pause():
-    """After a flood and before the next photo, the pause that has ended costs no time."""
+    """After a flood and before the next photo, an ended pause causes no delay."""
     now, reads = 0.0, 0
 
     def clock() -> float:
@@ -349,7 +349,7 @@ async def test_g4_a_cheap_photo_finds_a_free_call_while_expensive_ones_are_decod
 
 
 async def test_a_photo_that_is_still_decoded_after_its_deadline_leaves_the_turn_to_others():
-    """Meanwhile only photos of devices that are hardly suspected begin, so it does not hold up all."""
+    """Meanwhile only photos of the least suspected devices begin, so it does not hold up all."""
     queue = FairQueue(ROOMY)
     arrive(queue, costing(300, 1, "stuck"), costing(300, 2, "other"))
     queue.isolate("stuck")

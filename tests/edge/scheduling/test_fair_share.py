@@ -1,4 +1,4 @@
-"""Rules of edge/scheduling/fair_share.py: which device gives way."""
+"""Rules of edge/scheduling/fair_share.py: whose photos are dropped."""
 
 import pytest
 

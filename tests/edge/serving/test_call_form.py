@@ -61,7 +61,7 @@ def test_forms_that_can_be_called(inputs, outputs, scores, form):
     ],
 )  # fmt: skip
 def test_forms_that_cannot_be_called(inputs, outputs, match):
-    """The sentence says what the model takes or gives, and what to do."""
+    """The error has the model's inputs or outputs, and what to do."""
     with pytest.raises(SignatureError, match=match) as caught:
         find_form(signatures(inputs, outputs), 2)
     assert caught.value.hint is not None

@@ -79,7 +79,7 @@ async def test_all_other_failures_are_transient(serving, own_serving):
     [((), ""), ("int8", "int8"), ("Int 8", ""), ("", ""), ("x" * 65, ""), ("int8\n", "")],
 )
 def test_a_variant_has_a_name_that_the_contract_allows(sent, variant):
-    """Whatever a server sends: the collector would refuse a sample with another one."""
+    """For any answer of a server: the collector would refuse a sample with another one."""
     metadata = grpc.aio.Metadata(*([(VARIANT_METADATA, sent)] if sent else []))
     assert _variant(metadata) == variant
 

@@ -24,7 +24,7 @@ async def test_a_model_on_an_own_server_answers_with_configured_classes(config):
 
 
 async def test_a_model_that_takes_no_photos_is_named_at_start(config):
-    """Before any photo: an event, a degraded status, and what `gleaner doctor` says of it."""
+    """Before any photo: an event, a degraded status, and the check of `gleaner doctor`."""
     own = structs.replace(config, model="pixels", models_dir=None, classes=CLASSES)
     async with station(own) as seen:
         status = await seen.status("degraded")
@@ -38,7 +38,7 @@ async def test_a_model_that_takes_no_photos_is_named_at_start(config):
 
 
 async def test_missing_class_names_are_named(config):
-    """The status says where to configure them."""
+    """The status names where to configure them."""
     own = structs.replace(config, model="foreign", models_dir=None)
     async with station(own) as seen:
         status = await seen.status("degraded")

@@ -85,7 +85,7 @@ class Walker:
 
     @asynccontextmanager
     async def following(self, script: str) -> AsyncIterator[None]:
-        """Run a command that does not end by itself for the length of a block."""
+        """Run a command for the duration of a block, then stop it."""
         words = ["bash", "-ec", f"source {self._state}\nexec {script.strip()}"]
         process = await asyncio.create_subprocess_exec(*words, env=self._environment())
         try:

@@ -48,7 +48,7 @@ def test_a_colour_segment_that_is_too_short_is_left_out(marker, body):
 
 
 def test_a_decoy_behind_ff_00_is_not_the_frame_header():
-    """The size is that of the frame which libjpeg decodes, wherever another one is hidden."""
+    """The size is that of the frame which libjpeg decodes, with another one hidden at any place."""
     frame = next((start, end) for start, end in segments(PLAIN) if PLAIN[start + 1] == 0xC0)
     decoy = PLAIN[frame[0] : frame[0] + 5] + b"\x00\x01\x00\x01" + PLAIN[frame[0] + 9 : frame[1]]
     real = PLAIN[2 : frame[1]]

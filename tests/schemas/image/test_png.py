@@ -58,7 +58,7 @@ def test_a_wrong_checksum_of_a_critical_chunk_is_refused(place):
     "tail", [b"", b"\x00" * 40, b"\x00\x00\x00\x00IEN", b"\xff" * 40, b"HTTP/1.1 200 OK\r\n" * 3]
 )
 def test_a_missing_end_is_added(tail):
-    """Without IEND a picture is damaged, whatever is there instead, and has one in its normal form."""
+    """Without IEND a picture is damaged, with anything in its place; the normal form has it."""
     cut = PLAIN[:-12] + tail
     assert inspect_image(cut).damaged == "no end chunk"
     assert normal_form(cut) == normal_form(PLAIN)
@@ -164,7 +164,7 @@ def test_an_invalid_header_is_refused(header):
 
 
 def test_unknown_critical_chunks_are_refused_and_ancillary_ones_are_not():
-    """As the specification says."""
+    """As in the specification."""
     assert refusal(with_chunk(PLAIN, 1, b"ABCD", b"")).code == "corrupt-image"
     assert inspect_image(with_chunk(PLAIN, 1, b"abCd", b"")).exact
 

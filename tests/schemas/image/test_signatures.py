@@ -55,7 +55,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_other_formats_are_named(name):
-    """The error says which format it is and what to do."""
+    """The error names the format and what to do."""
     with pytest.raises(
         ImageError, match=f"expected JPEG or PNG, got {re.escape(name.removesuffix(' ('))}.*; (convert|send)"
     ) as caught:

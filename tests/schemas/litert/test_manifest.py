@@ -74,7 +74,7 @@ def test_an_invalid_manifest_is_refused(tmp_path: Path, change: dict[str, object
 def test_any_bytes_are_a_manifest_or_refused(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
-    """Whatever the file contains, reading it gives a manifest or one error."""
+    """Reading a file with any content gives a manifest or one error."""
     folder = written(tmp_path_factory.mktemp("version"), content)
     try:
         assert read_manifest(folder) is not None
@@ -83,7 +83,7 @@ def test_any_bytes_are_a_manifest_or_refused(
 
 
 def test_fields_of_later_versions_are_ignored_and_a_later_format_is_not(tmp_path: Path) -> None:
-    """New fields do not stop an old reader; a new format says that it would misread the rest."""
+    """New fields do not stop an old reader; a new format number does, since it would misread the rest."""
     assert read_manifest(written(tmp_path, msgspec.json.encode({**GOOD, "later": 1}))) is not None
     with pytest.raises(PermanentError, match="has format 2, and this version reads formats up to 1"):
         read_manifest(written(tmp_path, msgspec.json.encode({**GOOD, "format": 2})))

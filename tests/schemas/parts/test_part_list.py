@@ -54,6 +54,6 @@ def test_any_bytes_are_a_list_or_a_parts_error(content):
     ],
 )
 def test_a_wrong_list_is_refused_with_a_reason(encoded, complaint):
-    """The sentence says what is wrong."""
+    """The error names what is wrong."""
     with pytest.raises(PartsError, match=complaint):
         decode_part_list(encoded)

@@ -25,7 +25,7 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_the_orientation_is_applied_once(kind, orientation):
-    """A picture that is stored turned, with the orientation that says so, is the upright one."""
+    """A picture that is stored turned, with its orientation in Exif, decodes to the upright one."""
     upright = scene((64, 48))
     # Pillow's transpositions are their own inverses, but for the two rotations.
     turns = dict(decoding._TURNS)
@@ -96,7 +96,7 @@ def test_16_bits_are_scaled_and_not_clipped():
 
 @pytest.mark.parametrize("name", dict(managed_pictures()))
 def test_colours_are_the_numbers_of_the_file(name):
-    """Whatever a profile, gamma or chromaticities say; they are kept, for people who look at the photo."""
+    """Profile, gamma and chromaticities are ignored, but kept for people who look at the photo."""
     image = dict(managed_pictures())[name]
     plain = encoded(scene(), "JPEG" if name.startswith("jpeg") else "PNG")
     assert inspect_image(image).exact
@@ -104,7 +104,7 @@ def test_colours_are_the_numbers_of_the_file(name):
 
 
 def test_transparent_pixels_are_white():
-    """Whatever colour is hidden behind them."""
+    """Any colour behind them is ignored."""
     hidden = Image.new("RGBA", (4, 4), (10, 200, 30, 0))
     assert decode_photo(encoded(hidden, "PNG")).picture.getcolors() == [(16, (255, 255, 255))]
 
@@ -140,7 +140,7 @@ def test_a_half_grey_picture_is_damaged(mode, progressive):
 
 
 def test_an_end_marker_alone_is_no_loss():
-    """The file is damaged, and libjpeg has nothing to say about its pixels."""
+    """The file is damaged, but libjpeg reports nothing about its pixels."""
     decoded = decode_photo(PHOTO[:-2])
     assert (decoded.damaged is not None, decoded.warning) == (True, None)
     assert decoded.picture.tobytes() == decode_photo(PHOTO).picture.tobytes()

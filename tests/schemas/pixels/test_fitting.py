@@ -24,7 +24,7 @@ def noise(size: tuple[int, int]) -> Image.Image:
 
 @pytest.mark.parametrize("name", odd_pictures())
 def test_a_small_photo_is_unchanged(name):
-    """Byte for byte, whatever its colours, unless decoders differ about it."""
+    """Byte for byte, with any colours, unless decoders differ about it."""
     image = odd_pictures()[name]
     assert fit_photo(image) == (image if inspect_image(image).exact else normal_form(image))
 
@@ -100,7 +100,7 @@ def test_a_thermal_tiff_is_no_white_picture(mode):
     ("bits", "white_is_zero"), [(12, False), (16, False), (16, True), (32, False), (32, True)]
 )
 def test_levels_of_a_tiff_are_as_it_says(bits, white_is_zero):
-    """12 bits are no dark 16, and where zero is white the picture is no negative."""
+    """12 bits do not look like dark 16 bits, and where zero is white the picture is not inverted."""
     most = (1 << min(bits, 16)) - 1
     row = [most * column // 63 for column in range(64)]
     if bits == 12:
@@ -114,7 +114,7 @@ def test_levels_of_a_tiff_are_as_it_says(bits, white_is_zero):
 
 
 def test_a_float_picture_may_have_gaps():
-    """Values that are no number, as thermal cameras write them, are black, and the others have all levels."""
+    """NaN values, as thermal cameras write them, are black, and the others have all levels."""
     values = [math.nan, math.inf, -math.inf, 20.0, 30.0, 25.0, math.nan, 20.0]
     image = grey_tiff((8, 8), 32, struct.pack("<8f", *values) * 8)
     levels = open_photo(image).picture.convert("L").crop((0, 0, 8, 1)).tobytes()
@@ -135,7 +135,7 @@ def test_a_bmp_whose_fourth_byte_is_not_used_is_no_white_picture(alpha):
 
 
 def test_heic_is_converted():
-    """If the package pillow-heif is there; otherwise the error says how to install it."""
+    """If the package pillow-heif is there; otherwise the error explains how to install it."""
     try:
         heif = importlib.import_module("pillow_heif")
     except ModuleNotFoundError:

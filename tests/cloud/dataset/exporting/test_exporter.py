@@ -10,9 +10,9 @@ import pytest
 from cloud.dataset.curation import Selection
 from cloud.dataset.exporting.exporter import FORMATS, export
 from cloud.dataset.exporting.photo import folder_name
+from cloud.dataset.importing.formats.source import SourceOptions, source_entries
 from cloud.dataset.importing.import_result import ImportOptions
 from cloud.dataset.importing.importer import import_entries
-from cloud.dataset.importing.source import SourceOptions, source_entries
 from cloud.dataset.store import Label, Row, Store
 from schemas.errors import PermanentError
 from tests.conftest import jpeg

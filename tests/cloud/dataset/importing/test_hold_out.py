@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cloud.dataset.fingerprint import Fingerprint, NearDuplicates, fingerprint
-from cloud.dataset.importing.folder import folder_entries
+from cloud.dataset.importing.formats.folder import folder_entries
 from cloud.dataset.importing.hold_out import Photo, choose_gold, near_groups
 from cloud.dataset.importing.import_result import ImportOptions
 from cloud.dataset.importing.importer import import_entries

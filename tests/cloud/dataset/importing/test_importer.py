@@ -12,7 +12,7 @@ from PIL import Image
 
 from cloud.dataset.importing import importer, picture
 from cloud.dataset.importing.entry import Item
-from cloud.dataset.importing.folder import folder_entries
+from cloud.dataset.importing.formats.folder import folder_entries
 from cloud.dataset.importing.import_result import ImportOptions, ImportResult
 from cloud.dataset.importing.picture import MAX_IMAGE_BYTES
 from cloud.dataset.schema import Split
@@ -135,7 +135,7 @@ def test_large_pictures_are_scaled_down_and_others_converted(
     for kind in ("WEBP", "GIF", "BMP", "TIFF"):
         out = io.BytesIO()
         photo.save(out, kind)
-        files[f"dog/{kind}.jpg"] = out.getvalue()  # whatever its name is
+        files[f"dog/{kind}.jpg"] = out.getvalue()  # with a name that does not fit
     result = import_folder(store, place(tmp_path / "in", files), "train")
     assert (result.stored, result.skipped) == (5, {})
     rows = {row["source"]: row for row in store.scan(["source", "image", "photo_id"])}
@@ -169,7 +169,7 @@ def test_photo_cannot_be_in_gold_and_another_split(store: Store, tmp_path: Path)
 
 
 def test_folder_without_class_folders_is_an_error(store: Store, tmp_path: Path) -> None:
-    """The error says that each class needs a folder with photos."""
+    """The error: each class needs a folder with photos."""
     with pytest.raises(PermanentError, match="no class folder with photos"):
         import_folder(store, place(tmp_path / "in", {"a.jpg": jpeg(1)}), "train")
     with pytest.raises(PermanentError, match="no class folder with photos"):
@@ -195,7 +195,7 @@ def test_progress_counts_every_file(store: Store, tmp_path: Path) -> None:
 
 
 def test_moving_a_file_to_another_class_folder_is_a_correction(store: Store, tmp_path: Path) -> None:
-    """Whatever its date is, also one in 2099, a file that moved changes the label; then nothing changes."""
+    """A file that moved changes the label, with any date, also one in 2099; then nothing changes."""
     for date in (1_000, 4_070_908_800):
         folder = place(tmp_path / f"in{date}", {"dog/x.jpg": jpeg(date % 200)}, changed_at_s=date)
         import_folder(store, folder, "train")
@@ -210,7 +210,7 @@ def test_moving_a_file_to_another_class_folder_is_a_correction(store: Store, tmp
 
 
 def test_a_persons_correction_outlives_the_next_import(store: Store, tmp_path: Path) -> None:
-    """An unchanged folder does not undo what a person said since; the difference is counted."""
+    """An unchanged folder does not undo a person's later label; the difference is counted."""
     folder = place(tmp_path / "in", {"cat/1.jpg": jpeg(1)})
     import_folder(store, folder, "train")
     store.label([Label(photo_id=content_id(jpeg(1)), label="hen", by="ann", at_ms=2_000_000)])

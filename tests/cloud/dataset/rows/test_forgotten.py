@@ -8,7 +8,7 @@ PHOTO = Row(photo_id="a" * 32, image=b"x", width=1, height=1, received_at_ms=5, 
 
 
 def test_of_a_forgotten_photo_its_id_and_two_times_stay() -> None:
-    """Whatever else the row had is gone, and forgetting again changes nothing."""
+    """All other fields of the row are gone, and forgetting again changes nothing."""
     mark = forget(as_record(PHOTO) | {"revision": 3}, 9)
     assert mark is not None
     assert {name: value for name, value in mark.items() if value is not None} == {

@@ -43,7 +43,7 @@ def test_a_photo_is_looked_for_where_it_may_be(store):
 
 
 def test_a_write_reads_only_what_it_may_replace(store):
-    """A damaged file is in the way of its own rows alone: new photos and labels of others are stored."""
+    """A damaged file affects only its own rows: new photos and labels of others are stored."""
     holding(store, 0)  # reads the ids while the file is whole
     assert store.table.root is not None
     fragment = store.table.open_version().get_fragments()[1]

@@ -1,4 +1,4 @@
-"""Foreign models of all forms, in the parts of our own."""
+"""Rules of cloud/modeling/adopted/load.py: foreign models of all forms become networks with a head."""
 
 import io
 from pathlib import Path
@@ -126,7 +126,7 @@ FLOATS = spec(None, SIDE, SIDE, 3)
 def test_saved_models_of_every_form(
     form: tf.TensorSpec, call: Any, named: str | None, values: np.ndarray, tmp_path: Path
 ) -> None:
-    """Whatever its input and its scores are, the parts give the probabilities that the model means."""
+    """With any form of input and scores, the parts give the probabilities that the model means."""
     model = load(save(call, form, tmp_path / "m"), named=named)
     assert answers(model) == pytest.approx(expected(values), abs=1e-3)
 
@@ -292,7 +292,7 @@ def test_one_of_several_outputs_of_a_keras_file(tmp_path: Path) -> None:
     ],
 )
 def test_unusable_keras_files_are_refused(make: Any, match: str, tmp_path: Path) -> None:
-    """One sentence says what is wrong with the file; no code of it runs."""
+    """The error names what is wrong with the file; no code in it runs."""
     make(tmp_path / "m.keras")
     with pytest.raises(AdoptionError, match=match) as caught:
         load(tmp_path / "m.keras")
@@ -328,7 +328,7 @@ def test_unusable_keras_files_are_refused(make: Any, match: str, tmp_path: Path)
 def test_unusable_saved_models_are_refused(
     form: tf.TensorSpec, call: Any, options: Any, match: str, tmp_path: Path
 ) -> None:
-    """One sentence names what does not fit, and the option for what is unknown."""
+    """The error names what does not fit, and the option for what is unknown."""
     path = save(call, form, tmp_path / "m")
     with pytest.raises(AdoptionError, match=match) as caught:
         load(path, **options)
@@ -337,7 +337,7 @@ def test_unusable_saved_models_are_refused(
 
 @pytest.mark.parametrize("name", ["nothing.keras", "m.h5", "m.pt", "saved_model.pb", "folder", "text.txt"])
 def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
-    """The sentence says what can be adopted, or how to convert the file."""
+    """The error lists what can be adopted, or how to convert the file."""
     path = tmp_path / name
     if name == "folder":
         path.mkdir()
@@ -348,14 +348,14 @@ def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_broken_saved_model_is_refused(tmp_path: Path) -> None:
-    """A file that is not what its name says is one sentence."""
+    """A file whose content does not fit its name is one error message."""
     (tmp_path / "saved_model.pb").write_bytes(b"\x0a\xff junk")
     with pytest.raises(AdoptionError, match="cannot load"):
         load(tmp_path)
 
 
 def test_signature_is_found_or_named(tmp_path: Path) -> None:
-    """The only signature is taken, whatever its name; of several, serving_default."""
+    """A single signature is taken with any name; of several, serving_default."""
     assert load(save(logits, FLOATS, tmp_path / "m", "classify")).kind == "SavedModel"
     module = tf.Module()
     tf.saved_model.save(module, str(tmp_path / "none"))

@@ -41,6 +41,6 @@ def test_sizes() -> None:
     ],
 )  # fmt: skip
 def test_other_texts_are_refused(text: str) -> None:
-    """Whatever cannot be understood is one sentence that begins with `preprocessing`."""
+    """Any wrong text gives one error message that begins with `preprocessing`."""
     with pytest.raises(AdoptionError, match=r"^preprocessing.*: expected .*, got "):
         parse_preprocessing(text)

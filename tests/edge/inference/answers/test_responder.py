@@ -1,4 +1,4 @@
-"""The queue of outcomes has a place for each photo in flight, whatever else is refused."""
+"""Rules of the responder: its queue has a place for each photo in flight; other outcomes may be refused."""
 
 import asyncio
 

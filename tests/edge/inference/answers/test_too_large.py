@@ -26,7 +26,7 @@ async def test_a_result_above_the_limit_of_the_broker_is_shortened(broker, confi
 
 
 def test_a_short_result_is_short_and_has_no_shorter_form():
-    """Whatever a result says, its short form has less than 500 bytes, and is final."""
+    """For any result, its short form has less than 500 bytes, and is final."""
     full = Result(
         photo_id=photo_id(1),
         node=NODE,

@@ -45,7 +45,7 @@ def test_an_answer_counts_if_enough_of_the_latest_agree(agree, frames, labels, e
 
 
 def test_devices_vote_by_themselves():
-    """The answers of one device say nothing about another, and a device may have its own vote."""
+    """The answers of one device do not count for another, and a device may have its own vote."""
     votes = voting(Vote(frames=2, agree=2), meter=Vote())
     assert confirmed(votes, "a") == [False]
     assert confirmed(votes, "a", "yard", 10) == [False]

@@ -148,7 +148,7 @@ async def test_other_sources_and_releases_work(releases, base, shop, server, kin
 
 
 async def test_an_interrupted_download_is_resumed(releases, base, shop, server):
-    """A connection that breaks costs no part twice, also after a restart of the edge."""
+    """After a broken connection no part is fetched twice, also after a restart of the edge."""
     first, _ = releases
     server.limit_bytes = 1_000_000
     with pytest.raises(FetchError, match="the connection broke"):
@@ -162,7 +162,7 @@ async def test_an_interrupted_download_is_resumed(releases, base, shop, server):
 
 
 async def test_a_server_that_fails_is_asked_again_later(releases, base, server):
-    """A status of 500 and above is no reason to fetch the whole bundle."""
+    """A status of 500 and above does not make the edge fetch the whole bundle."""
     statuses = []
 
     async def fail(_: web.Request) -> web.Response:
@@ -235,7 +235,7 @@ async def test_without_usable_lists_the_bundle_is_fetched_whole(releases, base, 
 
 @pytest.mark.parametrize("kind", ["no ranges", "no part", "other part", "short"])
 async def test_without_usable_parts_the_bundle_is_fetched_whole(releases, base, shop, server, kind):
-    """A server that gives no ranges, refuses one, or gives other or fewer bytes than the list says."""
+    """A server that gives no ranges, refuses one, or gives other or fewer bytes than listed."""
     first, second = releases
     await install(first, base, server)
 

@@ -56,7 +56,7 @@ def test_a_bundle_that_differs_from_its_release_is_a_permanent_error(packed, tmp
     ["a b", "100%", "%41", "a#b?c", "käfer", "a*[b]", "a::b", "2\nlines", "caf\udce9", "-rf", "l" * 250],
 )
 def test_a_bundle_is_fetched_from_a_path_of_any_name(packed, tmp_path, name):
-    """The URL that `as_uri` writes is read back as the same path, whatever bytes are in it."""
+    """The URL that `as_uri` writes is read back as the same path, with any bytes in it."""
     folder = tmp_path / name
     folder.mkdir()
     copy = shutil.copy(packed, folder / name[:200])
@@ -154,7 +154,7 @@ async def test_a_refusal_is_reported_as_what_it_is(packed, tmp_path, status):
 
 @pytest.mark.parametrize("target", ["/bundle.tar", "/other"])
 async def test_a_loop_of_redirects_ends(packed, tmp_path, target):
-    """A few requests, and the sentence says what it was."""
+    """A few requests, and the error has the cause."""
     requests = []
 
     async def redirect(request: web.Request) -> web.Response:

@@ -70,7 +70,7 @@ def test_nothing_else_is_served_over_http(server: Any) -> None:
 
 
 def test_no_request_of_many_threads_is_lost() -> None:
-    """The counts are exact, whatever runs at once; bounds are in microseconds."""
+    """The counts are exact under concurrency; bounds are in microseconds."""
     metrics = RequestMetrics(lambda name: name == "pets")
 
     def call() -> None:

@@ -38,7 +38,7 @@ def test_auto_serves_a_version_with_litert_without_tensorflow(
 def test_litert_refuses_a_version_without_its_part(
     saved: dict[str, Path], launch: Any, tmp_path: Path
 ) -> None:
-    """A version without a LiteRT part is not served, and the error says what to do."""
+    """A version without a LiteRT part is not served, and the error suggests what to do."""
     shutil.copytree(saved["half+2"], tmp_path / "1")
     (tmp_path / "1" / MANIFEST_FILE).unlink()
     server = launch(f"--model_base_path={tmp_path}", "--max_num_load_retries=0", runtime="litert")

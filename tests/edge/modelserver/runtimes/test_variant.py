@@ -33,7 +33,7 @@ def test_the_fastest_variant_is_chosen_if_it_gains(times_ms: dict[str, float], c
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=5))
 def test_the_choice_is_never_slower_than_the_first(times: list[float]) -> None:
-    """Whatever was measured, the chosen variant is the first, or gains."""
+    """For any measurements, the chosen variant is the first, or faster."""
     by_name = {str(at): time for at, time in enumerate(times)}
     chosen = fastest(by_name)
     assert chosen == "0" or by_name[chosen] < GAIN * times[0]
@@ -82,7 +82,7 @@ def test_the_choice_is_cached_by_model_and_processor(
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"x": 1}', b"\xff"])
 def test_a_damaged_cache_is_measured_anew(version: Path, tmp_path: Path, content: bytes) -> None:
-    """Whatever the cache file contains, the version is served and the file repaired."""
+    """With any content of the cache file, the version is served and the file repaired."""
     options = VariantOptions(cache=tmp_path / "choices.json")
     options.cache.write_bytes(content)
     chosen = choose_variant(version, TWO, options).name

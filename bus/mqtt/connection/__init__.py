@@ -1,0 +1,1 @@
+"""One connection to a broker, the only package that uses paho and aiomqtt."""

@@ -1,0 +1,324 @@
+"""List and read the members of zip and tar files, with bounds on what a hostile or damaged one can cost."""
+
+import bz2
+import gzip
+import io
+import lzma
+import stat
+import struct
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol, cast
+
+from schemas.errors import PermanentError
+from schemas.text import escaped
+
+MAX_MEMBERS = 500_000
+"""Most files and folders of an archive."""
+MAX_RATIO = 100
+"""An archive holds at most this many times its own size: pictures are compressed already, tables by 20."""
+
+_SLACK_BYTES = 64 << 20
+_MAX_DIRECTORY_BYTES = 64 << 20
+_MAX_HEADER_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 18
+_UTF_8_NAME = 0x800
+_ENCRYPTED = 0x1
+_BY_WINDOWS = 0
+_ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
+_TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
+_MAX_TIME_S = 2.0**33
+_DAMAGES = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, NotImplementedError, RuntimeError, ValueError, OverflowError),
+)
+_COMPRESSED: dict[bytes, Callable[[IO[bytes]], object]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+
+
+class Member(NamedTuple):
+    """A file or folder of an archive.
+
+    Attributes:
+        name: Its path as it is written, with slashes; it may lead anywhere.
+        size_bytes: As it is written; no more than that is read.
+        at_s: When it was modified, seconds since 1970.
+        key: What finds its content: the entry of a zip file, or where it begins in a tar file.
+        is_folder: Whether it is a folder.
+        problem: Why it cannot be read; None if it can.
+    """
+
+    name: str
+    size_bytes: int
+    at_s: float
+    key: zipfile.ZipInfo | int
+    is_folder: bool = False
+    problem: str | None = None
+
+
+class Reader(Protocol):
+    """An open archive."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether its members are to be read in their order: going back means to begin anew."""
+
+    @property
+    def percent(self) -> int:
+        """How much of it has been listed."""
+
+    def members(self) -> Iterator[Member]:
+        """Yield the members in their order.
+
+        Raises:
+            PermanentError: It is damaged, or larger than an archive of pictures can be.
+        """
+
+    def chunks(self, member: Member, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
+        """Yield the content of a member.
+
+        Raises:
+            PermanentError: It is damaged.
+        """
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Reader]:
+    """Open a zip or tar file; recognised by its content, not by its name.
+
+    Raises:
+        PermanentError: It is neither, or it is damaged.
+    """
+    with ExitStack() as stack:
+        with _damage_reported(path):
+            file = stack.enter_context(path.open("rb"))
+            reader = _Zip(path, stack) if _is_zip(file) else _Tar(path, file, stack)
+        yield reader
+
+
+@contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    """Raise as one sentence what the libraries raise for damaged bytes."""
+    try:
+        yield
+    except _DAMAGES as error:
+        raise PermanentError(
+            f"cannot read the archive {escaped(path)}: {escaped(str(error) or type(error).__name__)}",
+            hint="if it is damaged or cut off, copy it again",
+        ) from None
+
+
+def _is_zip(file: IO[bytes]) -> bool:
+    """Return whether a file is a zip file: a tar file with one near its end is none."""
+    file.seek(0)
+    head = file.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
+    if head.startswith(_ZIP_HEADS):
+        return True
+    return (
+        not head.startswith(tuple(_COMPRESSED)) and not head.endswith(_TAR_MAGIC) and zipfile.is_zipfile(file)
+    )
+
+
+class _Bounds:
+    """Refuses an archive that holds more than one of pictures does, before anything of that is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._most_bytes = _SLACK_BYTES + MAX_RATIO * path.stat().st_size
+        self._members = 0
+
+    def check(self, bytes_so_far: int) -> None:
+        """Count a member.
+
+        Raises:
+            PermanentError: There are too many, or they hold too much.
+        """
+        self._members += 1
+        if self._members > MAX_MEMBERS:
+            raise self._refusal(f"more than {MAX_MEMBERS} files")
+        if bytes_so_far > self._most_bytes:
+            raise self._refusal(f"more than {MAX_RATIO} times its own size")
+
+    def _refusal(self, what: str) -> PermanentError:
+        return PermanentError(
+            f"cannot import {escaped(self._path)}: the archive holds {what}",
+            hint="if you trust it, unpack it and import the folder",
+        )
+
+
+class _Zip:
+    """A zip file: its directory has all members, which can be read in any order."""
+
+    in_order = False
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        file = stack.enter_context(_DirectoryBound(io.FileIO(path)))
+        self._zip = stack.enter_context(zipfile.ZipFile(file))
+        self._path = path
+        self._listed = 0
+
+    @property
+    def percent(self) -> int:
+        return 100 * self._listed // max(1, len(self._zip.infolist()))
+
+    def members(self) -> Iterator[Member]:
+        bounds, so_far = _Bounds(self._path), 0
+        for info in self._zip.infolist():
+            self._listed += 1
+            so_far += info.file_size
+            bounds.check(so_far)
+            name = _zip_name(info)
+            yield Member(
+                name, info.file_size, _zip_time_s(info), info, name.endswith("/"), _zip_problem(info)
+            )
+
+    def chunks(self, member: Member, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
+        with _damage_reported(self._path), self._zip.open(cast("zipfile.ZipInfo", member.key)) as file:
+            while chunk := file.read(size):
+                yield chunk
+
+
+class _DirectoryBound(io.BufferedReader):
+    """Refuses to read the directory of a zip file into memory, which zipfile does at once, if it is huge."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MAX_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile(f"its directory has {size} bytes, more than {_MAX_DIRECTORY_BYTES}")
+        return super().read(size)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's path: in UTF-8 also where macOS does not say so, with slashes also from Windows."""
+    name = info.filename
+    if not info.flag_bits & _UTF_8_NAME:
+        with suppress(UnicodeError):  # else in the code page of the format, as zipfile has read it
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/") if info.create_system == _BY_WINDOWS else name
+
+
+def _zip_problem(info: zipfile.ZipInfo) -> str | None:
+    if info.flag_bits & _ENCRYPTED:
+        return "encrypted; unpack it with its password"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "a link"
+    # The other decompressors of zipfile have no bound for what one read returns.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"compressed by method {info.compress_type} of zip, which is not read; unpack it"
+    return None
+
+
+def _zip_time_s(info: zipfile.ZipInfo) -> float:
+    """Return when a member was modified: zip files have local time without a zone."""
+    try:
+        return max(0.0, time.mktime((*info.date_time, 0, 0, -1)))
+    except (OverflowError, ValueError):
+        return 0.0
+
+
+class _Tar:
+    """A tar file, also a compressed one: its members are listed and read one after the other."""
+
+    def __init__(self, path: Path, file: IO[bytes], stack: ExitStack) -> None:
+        self._path = path
+        self._raw = file
+        self._file = _uncompressed(file, stack)
+        self._size_bytes = max(1, path.stat().st_size)
+
+    @property
+    def in_order(self) -> bool:
+        return self._file is not self._raw
+
+    @property
+    def percent(self) -> int:
+        return 100 * self._raw.tell() // self._size_bytes
+
+    def members(self) -> Iterator[Member]:
+        bounds, end = _Bounds(self._path), 0
+        with _damage_reported(self._path):
+            self._file.seek(0)
+            headers = _HeaderBound(self._file)
+            with closing(_opened_tar(headers)) as tar:
+                while (info := _next(tar, headers)) is not None:
+                    if info.size < 0 or tar.offset <= end:  # of the next header: it would never end
+                        raise tarfile.ReadError("a header leads back")
+                    end = tar.offset
+                    bounds.check(end)
+                    yield _tar_member(info)
+
+    def chunks(self, member: Member, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
+        left = member.size_bytes
+        with _damage_reported(self._path):
+            self._file.seek(cast("int", member.key))
+            while left > 0:
+                chunk = self._file.read(min(left, size))
+                if not chunk:
+                    raise tarfile.ReadError("unexpected end of data")
+                left -= len(chunk)
+                yield chunk
+
+
+class _HeaderBound:
+    """The file as tarfile sees it, which reads headers of any length into memory: with a bound for each."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.left = _MAX_HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise tarfile.TarError(f"a header has more than {_MAX_HEADER_BYTES} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> int:
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _opened_tar(headers: _HeaderBound) -> tarfile.TarFile:
+    try:
+        return tarfile.TarFile(fileobj=cast("IO[bytes]", headers))
+    except tarfile.ReadError:
+        raise tarfile.ReadError("it is neither a zip nor a tar file") from None
+
+
+def _next(tar: tarfile.TarFile, headers: _HeaderBound) -> tarfile.TarInfo | None:
+    headers.left = _MAX_HEADER_BYTES
+    info = tar.next()
+    # It would keep all of them, each with its extended headers.
+    tar.members.clear()  # type: ignore[attr-defined]  # not in its stubs
+    tar.pax_headers.clear()  # type: ignore[attr-defined]  # a dict
+    return info
+
+
+def _tar_member(info: tarfile.TarInfo) -> Member:
+    problem = None
+    if info.issym() or info.islnk():
+        problem = "a link"
+    elif info.issparse():
+        problem = "a file with holes; unpack it"
+    elif not (info.isreg() or info.isdir()):
+        problem = "not a file"
+    at_s = min(max(0.0, float(info.mtime)), _MAX_TIME_S)  # max returns its first argument if the other is NaN
+    return Member(info.name, info.size, at_s, info.offset_data, info.isdir(), problem)
+
+
+def _uncompressed(file: IO[bytes], stack: ExitStack) -> IO[bytes]:
+    """Return the tar file in a compressed file, or the file itself."""
+    file.seek(0)
+    head = file.read(_TAR_MAGIC_AT)
+    file.seek(0)
+    for magic, opened in _COMPRESSED.items():
+        if head.startswith(magic):
+            return stack.enter_context(cast("IO[bytes]", opened(file)))
+    return file

@@ -1,0 +1,1 @@
+"""Load LiteRT files: their graph as operations of TensorFlow."""

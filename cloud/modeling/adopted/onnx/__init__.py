@@ -1,0 +1,1 @@
+"""Load ONNX files: their graph as operations of TensorFlow."""

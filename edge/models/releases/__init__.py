@@ -1,0 +1,1 @@
+"""Receive releases, and accept those that are signed and not replayed."""
