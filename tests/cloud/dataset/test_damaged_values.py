@@ -96,7 +96,7 @@ def readings(store: Store) -> Iterator[tuple[str, list[Any], str]]:
 
 
 def test_g2_a_damaged_value_is_no_obstacle_to_the_other_rows(damaged):
-    """Null, not a number, another length or text: training set, audits and review queue have the other rows."""
+    """Null, no number, another length: training set, audits and review queue have the other rows."""
     for column, value, store in damaged():
         try:
             found = list(readings(store))
