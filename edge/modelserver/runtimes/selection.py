@@ -20,6 +20,9 @@ from schemas.image import ImageLimits
 from schemas.litert import MANIFEST_FILE
 
 
+_THREADS_FOR_SMALL = 3  # one decodes a large image, and two are left for others while further ones wait
+
+
 def select_runtime(flags: Flags) -> Runtime:
     """Return the runtime that the flags ask for.
 
@@ -53,7 +56,8 @@ class AutoRuntime:
         """What both decode in."""
         largest = ImageLimits.for_pixels(self.flags.max_image_pixels).max_decoded_bytes
         return DecodingMemory(
-            self.flags.max_decoding_bytes or default_bytes(largest), self.flags.grpc_max_threads // 2
+            self.flags.max_decoding_bytes or default_bytes(largest),
+            max(1, self.flags.grpc_max_threads - _THREADS_FOR_SMALL),
         )
 
     @cached_property

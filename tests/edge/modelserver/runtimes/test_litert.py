@@ -118,7 +118,7 @@ def test_a_manifest_for_the_tests_is_valid(saved: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    "runtime",
+    "make_runtime",
     [
         lambda memory: LiteRTRuntime(1, VariantOptions("float32"), memory),
         lambda memory: TensorFlowRuntime(memory=memory),
@@ -126,11 +126,11 @@ def test_a_manifest_for_the_tests_is_valid(saved: dict[str, Path]) -> None:
     ids=["litert", "tensorflow"],
 )
 def test_g3_photos_of_all_calls_share_one_memory(
-    version: Path, jpeg: bytes, runtime: Callable[[DecodingMemory], Any]
+    version: Path, jpeg: bytes, make_runtime: Callable[[DecodingMemory], Any]
 ) -> None:
     """A call waits for memory that others hold, is refused before its deadline, and gives its own back."""
     memory = DecodingMemory(1000, 1)
-    program = runtime(memory).load(version)
+    program = make_runtime(memory).load(version)
     signature = program.signature_defs["serving_default"]
     tensor, fetch = signature.inputs["image"].name, signature.outputs["probabilities"].name
     photos = {tensor: np.array([jpeg, jpeg], object)}
