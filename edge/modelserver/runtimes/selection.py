@@ -19,7 +19,6 @@ from schemas.errors import PermanentError
 from schemas.image import ImageLimits
 from schemas.litert import MANIFEST_FILE
 
-
 _THREADS_FOR_SMALL = 3  # one decodes a large image, and two are left for others while further ones wait
 
 
