@@ -22,7 +22,8 @@ from console.access.account_changes import Seen
 from console.pages import audit
 from console.review import label_sender
 from edge import forgetting
-from edge.harvest import history, unshrunk
+from edge.harvest import history
+from edge.harvest.shrinking import unshrunk
 from edge.inference import attempts
 from edge.inference.answers import result_log
 from schemas.codec import encode
