@@ -254,8 +254,8 @@ def _complaints(rollout: Rollout, nodes: Mapping[str, NodeState], audits: Rollou
         if (failure := nodes.get(node, NodeState()).failure) is not None and node not in rollout.failed:
             found[node] = Alarm(f"{node} cannot serve it: {failure}", {"node": node})
     for reports, alarms in _judged(rollout, nodes, audits):
-        if (alarm := next(iter(alarms(reports)), None)) and (node := only_witness(reports, alarms)):
-            found.setdefault(node, alarm)
+        if (alarm := next(iter(alarms(reports)), None)) and (witness := only_witness(reports, alarms)):
+            found.setdefault(witness, alarm)
         for node, slow in latency_alarms(reports, rollout.rules, _min_photos(rollout)).items():
             found.setdefault(node, slow)
     return found
