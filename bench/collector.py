@@ -11,7 +11,8 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import lance
@@ -34,6 +35,8 @@ from schemas.codec import encode
 from schemas.messages import Receipt, Sample
 from schemas.topics import CLOUD, RECEIPT, SAMPLE, STATUS
 
+COST_OF_SMALL = "CPU-ms per sample of a small image"
+MEMORY = "memory of the collector"
 FILES = "a synced file each"
 _READ_FILES = "folder of files"
 _CONCURRENCY = 256
@@ -56,7 +59,7 @@ async def measure(setting: Setting) -> list[Figure]:
         await _compacting(folder / "compacting", seconds, table)
     for rows in [1_000, 10_000] if setting.quick else [1_000, 10_000, 100_000, 1_000_000]:
         if setting.left_s > _START_S:
-            await _by_rows(setting.folder / f"rows-{rows}", rows, seconds, repeats, table)
+            await by_rows(setting.folder / f"rows-{rows}", rows, seconds, repeats, table)
         else:
             setting.note(f"Not enough time for {rows} rows.")
     read = await _read(setting)
@@ -104,12 +107,22 @@ async def _by_collectors(folder: Path, count: int, seconds: float, table: Table)
         table.add("CPU-ms per sample", _label(count), spent_ms / max(1, len(outcome.latencies_s)))
 
 
-async def _by_rows(folder: Path, rows: int, seconds: float, repeats: int, table: Table) -> None:
+async def by_rows(folder: Path, rows: int, seconds: float, repeats: int, table: Table) -> None:
+    """Measure one collector on a table that has so many rows already."""
     await asyncio.to_thread(_fill, folder / "dataset.lance", rows)
-    async with _collecting(folder, 1) as (request, _):
+    async with _collecting(folder, 1) as (request, processes):
+        pid = processes.pid("collector")
         for _repeat in range(repeats):
-            outcome = await _run_load(request, seconds)
+            used: list[float] = []
+            outcome = await _run_load(request, seconds, partial(_note_cpu, pid, used))
             table.add(f"samples/s of small images at {rows} rows", "Gleaner", outcome.per_s)
+            spent_ms = 1000 * (used[1] - used[0])
+            table.add(COST_OF_SMALL, f"{rows} rows", spent_ms / max(1, len(outcome.latencies_s)))
+            table.add(MEMORY, f"{rows} rows", procfs.resident_bytes(pid) / 1e6)
+
+
+def _note_cpu(pid: int, used: list[float]) -> None:
+    used.append(procfs.cpu_s(pid))
 
 
 async def _compacting(folder: Path, seconds: float, table: Table) -> None:
@@ -132,9 +145,11 @@ async def _compact(store: Store, stop: asyncio.Event) -> None:
         await asyncio.to_thread(store.table.compact)
 
 
-async def _run_load(request: Request, seconds: float) -> LoadResult:
+async def _run_load(request: Request, seconds: float, watch: Callable[[], None] = lambda: None) -> LoadResult:
     photos = pictures(64, size_px=_SMALL_PX, grain_px=8)
-    return await closed_loop(request, photos, at_once=_CONCURRENCY, seconds=seconds, warmup_s=_WARMUP_S)
+    return await closed_loop(
+        request, photos, at_once=_CONCURRENCY, seconds=seconds, warmup_s=_WARMUP_S, watch=watch
+    )
 
 
 def _names(count: int) -> list[str]:

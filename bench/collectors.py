@@ -115,13 +115,7 @@ def _lost(log: Path | None) -> int:
     return len(_LOST.findall(log.read_text(errors="replace")))
 
 
-async def main() -> None:
-    """Measure, and print a line each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--collectors", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--s3-program", type=Path)
-    arguments = parser.parse_args()
+async def _measure_all(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
         folder, log = Path(name), None
         if arguments.s3_program is not None:
@@ -137,5 +131,14 @@ async def main() -> None:
                 sys.stdout.flush()
 
 
+def main() -> None:
+    """Measure, and print a line each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--collectors", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--s3-program", type=Path)
+    asyncio.run(_measure_all(parser.parse_args()))
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

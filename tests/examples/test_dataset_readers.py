@@ -1,5 +1,7 @@
 """Other programs that read the dataset, as in `examples/dataset`."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,9 +39,11 @@ def python(tmp_path_factory) -> Path:
 
 
 @pytest.mark.clients
-@pytest.mark.parametrize("reader", ["daft", "duckdb", "polars"])
+@pytest.mark.parametrize("reader", ["daft", "duckdb", "polars", "spark"])
 def test_a_reader_counts_the_labels(python, reader, tmp_path):
     """It sees photos and labels, and neither labels without a photo nor forgotten photos."""
+    if reader == "spark" and shutil.which("java") is None:
+        pytest.skip("Spark needs Java 17: apt-get install openjdk-17-jre-headless")
     store = Store.open(tmp_path / "dataset.lance")
     facts = {"image": b"x", "width": 1, "height": 1, "received_at_ms": 1}
     store.upsert([Row(photo_id=photo_id(number), **facts) for number in range(5)])
@@ -47,5 +51,11 @@ def test_a_reader_counts_the_labels(python, reader, tmp_path):
     store.label([Label(photo_id=photo_id(n), label=label, by="ann", at_ms=1) for n, label in labels.items()])
     forget_ids(store, ChangeLog.open(store.table.url), [photo_id(4)], "ann", detail="test")
     program = ROOT / f"examples/dataset/with_{reader}.py"
-    done = subprocess.run([python, program, store.table.url], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, program, store.table.url],
+        env=os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "cat 2\ndog 1\nunlabelled 1\n"), done.stderr

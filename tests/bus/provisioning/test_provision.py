@@ -1,5 +1,6 @@
 """What `gleaner provision` writes and what it keeps."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -445,3 +446,34 @@ def test_a_mirror_gets_what_it_serves_edges_with(site, capsys):
     assert made.serial_number in {serial for serials in revoked.values() for serial in serials}
     assert "there is no mirror mirror.lan" in error_of(capsys, str(site), "--remove", "mirror@mirror.lan")
     assert "invalid options" in error_of(capsys, str(site), "--mirror", "../mirror")
+
+
+def test_an_older_version_reads_a_site_that_uses_nothing_newer(site):
+    """Fields that the first version did not know are stored only where they are used."""
+
+    def fields() -> set[str]:
+        return set(json.loads((site / "site.json").read_bytes()))
+
+    known = {"cloud", "edges", "collectors", "home"}
+    assert fields() <= known
+    provision(site, "--mirror", "mirror.lan")
+    assert fields() - known == {"mirrors"}
+    provision(site, "--remove", "mirror@mirror.lan")
+    assert fields() <= known
+
+
+@pytest.mark.parametrize("path", [("mirrours",), ("edges", "edge-1", "cameras"), ("cloud", "path")])
+@pytest.mark.parametrize("words", [(), ("--list",), ("--edge", "edge-2")])
+def test_a_site_of_a_newer_version_is_left_as_it_is(site, capsys, path, words):
+    """What a newer version wrote is neither dropped nor revoked: the command ends, and names the field."""
+    stored = json.loads((site / "site.json").read_bytes())
+    within = stored
+    for name in path[:-1]:
+        within = within[name]
+    within[path[-1]] = ["a.lan"]
+    (site / "site.json").write_text(json.dumps(stored))
+    before = contents(site, "*")
+    error = error_of(capsys, str(site), *words)
+    assert f"has the field '{path[-1]}', which this version of Gleaner does not know" in error
+    assert "\n" not in error
+    assert contents(site, "*") == before
