@@ -11,7 +11,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -91,8 +91,7 @@ def _label(count: int) -> str:
 
 
 async def _by_collectors(folder: Path, count: int, seconds: float, table: Table) -> None:
-    async with _collecting(folder, count) as (request, processes):
-        pids = [processes.pid(name) for name in _names(count)]
+    async with collecting(folder, [folder / "dataset.lance"] * count) as ((request,), pids):
         used: list[float] = []
         outcome = await closed_loop(
             request,
@@ -110,8 +109,7 @@ async def _by_collectors(folder: Path, count: int, seconds: float, table: Table)
 async def by_rows(folder: Path, rows: int, seconds: float, repeats: int, table: Table) -> None:
     """Measure one collector on a table that has so many rows already."""
     await asyncio.to_thread(_fill, folder / "dataset.lance", rows)
-    async with _collecting(folder, 1) as (request, processes):
-        pid = processes.pid("collector")
+    async with collecting(folder, [folder / "dataset.lance"]) as ((request,), (pid,)):
         for _repeat in range(repeats):
             used: list[float] = []
             outcome = await _run_load(request, seconds, partial(_note_cpu, pid, used))
@@ -127,7 +125,7 @@ def _note_cpu(pid: int, used: list[float]) -> None:
 
 async def _compacting(folder: Path, seconds: float, table: Table) -> None:
     """Load a collector without and with continuous compaction."""
-    async with _collecting(folder, 1) as (request, _):
+    async with collecting(folder, [folder / "dataset.lance"]) as ((request,), _):
         store = await asyncio.to_thread(Store.open, folder / "dataset.lance")
         for name in ("without", "with"):
             stop = asyncio.Event()
@@ -152,20 +150,25 @@ async def _run_load(request: Request, seconds: float, watch: Callable[[], None] 
     )
 
 
-def _names(count: int) -> list[str]:
-    return ["collector", *(f"collector-{number}" for number in range(2, count + 1))]
-
-
 @contextlib.asynccontextmanager
-async def _collecting(folder: Path, count: int) -> AsyncIterator[tuple[Request, Processes]]:
-    """Run a broker and collectors; yield a function that has a sample stored, and the processes."""
-    dataset = folder / "dataset.lance"
-    with local_broker(folder / "broker") as broker:
-        async with Processes(folder / "logs") as processes:
-            for name in _names(count):
+async def collecting(
+    folder: Path, datasets: Sequence[str | Path]
+) -> AsyncIterator[tuple[list[Request], list[int]]]:
+    """Run a collector per item of `datasets`, those of one dataset on their own broker.
+
+    Yields a function per broker that has a sample stored, and the process ids of the collectors.
+    """
+    async with contextlib.AsyncExitStack() as running:
+        processes = await running.enter_async_context(Processes(folder / "logs"))
+        requests, pids = list[Request](), list[int]()
+        for dataset in dict.fromkeys(datasets):
+            broker = running.enter_context(local_broker(folder / f"broker-{len(requests)}"))
+            for _ in range(datasets.count(dataset)):
+                name = f"collector-{len(pids) + 1}"
                 await start_collector(processes, broker, name, dataset)
-            async with asking(broker) as request:
-                yield request, processes
+                pids.append(processes.pid(name))
+            requests.append(await running.enter_async_context(asking(broker)))
+        yield requests, pids
 
 
 async def start_collector(

@@ -16,15 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench import procfs
-from bench.collector import asking, start_collector
-from bench.load import Request, closed_loop
+from bench.collector import collecting
+from bench.load import closed_loop
 from bench.photos import pictures
-from bus.broker.process import free_port, is_listening, local_broker
-from demo.processes import Processes
+from bus.broker.process import free_port, is_listening
 from schemas.errors import PermanentError
 
 _AT_ONCE = 256
@@ -67,28 +66,8 @@ def _object_store(program: Path, folder: Path) -> Iterator[Path]:
             server.kill()
 
 
-@contextlib.asynccontextmanager
-async def _collecting(folder: Path, datasets: list[str]) -> AsyncIterator[tuple[list[Request], list[int]]]:
-    """Run collectors, those of one dataset on their own broker.
-
-    Yields a function that stores a sample for each broker, and the processes of the collectors.
-    """
-    async with contextlib.AsyncExitStack() as running:
-        processes = await running.enter_async_context(Processes(folder / "logs"))
-        requests, pids = list[Request](), list[int]()
-        for table, dataset in enumerate(dict.fromkeys(datasets)):
-            broker = running.enter_context(local_broker(folder / f"broker-{table}"))
-            for number in range(datasets.count(dataset)):
-                at = number + len(pids) if table else number  # a process has its own name
-                name = "collector" if at == 0 else f"collector-{at + 1}"
-                await start_collector(processes, broker, name, dataset)
-                pids.append(processes.pid(name))
-            requests.append(await running.enter_async_context(asking(broker)))
-        yield requests, pids
-
-
 async def _measure(folder: Path, datasets: list[str], seconds: float, log: Path | None) -> str:
-    async with _collecting(folder, datasets) as (requests, pids):
+    async with collecting(folder, datasets) as (requests, pids):
         photos, used = pictures(64), list[float]()
         lost_before = _lost(log)
         loads = [

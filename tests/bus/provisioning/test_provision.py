@@ -48,7 +48,7 @@ def error_of(capsys, *words: str) -> str:
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe junk"])
 def test_a_damaged_certificate_is_issued_again_and_a_damaged_key_is_named(site, capsys, content):
-    """A certificate follows from its key; for a key, the sentence says with which option one is made."""
+    """A certificate follows from its key; without a key, the error names the option to make one."""
     [folder] = {path.parent for path in site.rglob("device.key") if "pi-1" in str(path)}
     key = (folder / "device.key").read_bytes()
     (folder / "device.pem").write_bytes(content)
@@ -139,7 +139,7 @@ def test_home_assistant_is_an_identity_where_it_is_asked_for(site):
 
 
 def test_a_handler_without_shares_is_reported(site, capsys):
-    """A handler's existing configuration is not changed; each run says what is missing until it is added."""
+    """A handler's existing configuration is not changed; each run names what is missing until it is added."""
     provision(site, "--edge", "edge-1", "--handlers", "2", "--edge", "edge-2", "--handlers", "2")
     file = site / "edges/edge-1/edge.toml"
     assert re.findall(r"^(.*): add shares = true", capsys.readouterr().out, re.MULTILINE) == [str(file)]

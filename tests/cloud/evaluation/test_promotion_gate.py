@@ -219,7 +219,7 @@ def without_gold(champion: np.ndarray, challenger: np.ndarray, audit: object = N
 
 
 def test_without_gold_photos_held_out_labels_judge():
-    """Enough held-out labels promote or keep; too few are inconclusive, and the reason says what to do."""
+    """Enough held-out labels promote or keep; too few are inconclusive, with a reason and what to do."""
     promoted = without_gold(right(400, 20), right(400, 4))
     assert promoted.decision == "promote"
     assert promoted.held_out.photos == 400

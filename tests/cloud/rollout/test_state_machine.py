@@ -128,7 +128,7 @@ def test_paused_time_does_not_count():
 
 
 def test_disagreement_alone_is_no_alarm_after_a_rename():
-    """Every photo of a renamed class has two names; the reason to continue says that this was not judged."""
+    """Every photo of a renamed class has two names; the reason notes that this was not judged."""
     new = structs.replace(release(2), classes=["dog", "tabby"])
     state = rollout(challenger=new)
     decision = decided(state, trying(state, bad=True))
@@ -209,7 +209,7 @@ def test_a_node_that_refuses_is_skipped_and_gets_the_version_at_the_end():
 
 
 def test_after_a_forced_release_the_alarm_names_the_commands_that_help():
-    """Nodes that serve a third version cannot compare; their statuses tell, also after a restart."""
+    """Nodes that serve a third version cannot compare; their statuses show it, also after a restart."""
     nobody = rollout(["edge-1", "edge-2", "edge-3"], skipped=["edge-1", "edge-2", "edge-3"])
     statuses = (serving("edge-1", 5), serving("edge-2", 5), serving("edge-3", 1))
     assert decided(nobody, *statuses).reason == (

@@ -69,7 +69,7 @@ class Reader(Protocol):
 
     @property
     def in_order(self) -> bool:
-        """Whether its members are to be read in their order: going back means to begin anew."""
+        """Whether its members are to be read in their order: going back means to start over."""
 
     @property
     def percent(self) -> int:

@@ -569,7 +569,7 @@ def test_splits_may_have_pictures_of_the_same_names(store: Store, tmp_path: Path
     ],
 )
 def test_a_folder_called_images_is_no_class(tmp_path: Path, name: str, content: object, reason: str) -> None:
-    """An export whose list cannot be read would become one class `img`: it says why, and what to do."""
+    """An export whose list cannot be read would become one class `img`: the error has the reason."""
     write(place(tmp_path / "in", "img/a.jpg", "img/b.jpg") / name, content)
     with (
         pytest.raises(PermanentError) as error,
@@ -645,7 +645,7 @@ def test_fiftyone(store: Store, tmp_path: Path) -> None:
 
 
 def test_parquet_with_other_columns(store: Store, tmp_path: Path) -> None:
-    """The only numbered classes are the labels whatever their name; of several one must be named; lists."""
+    """A single column of numbered classes has the labels; of several one must be named; lists."""
 
     def parquet(name: str, columns: dict[str, list[object]], classes: list[str]) -> Path:
         features = {column: {"names": ["cat", "dog"], "_type": "ClassLabel"} for column in classes}
