@@ -151,6 +151,8 @@ lock: $(READY) ## update the pinned versions in constraints/ from pyproject.toml
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/fuzz.txt
 	$(BIN)/uv pip compile constraints/tables.in --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/tables.txt
+	$(BIN)/uv pip compile constraints/spark.in --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/spark.txt
 	$(RESOLVE) pyproject.toml --extra device --extra http --output-file constraints/device.txt
 	$(RESOLVE) pyproject.toml --extra device --extra usb --extra http --extra heic --output-file constraints/device-all.txt
 	$(RESOLVE) pyproject.toml --extra edge --output-file constraints/edge.txt

@@ -101,15 +101,20 @@ def reason_text(photo: UnlabelledPhoto) -> str:
 
 
 def _is_in_doubt(photo: UnlabelledPhoto) -> bool:
-    """Return whether a person should label a photo: models label those of lane auto that none disputes."""
-    return photo.lane not in {lanes.AUTO, lanes.AUDIT} or (photo.lane == lanes.AUTO and _is_disputed(photo))
+    """Return whether a person should label a photo: two models agree on those that none has to.
+
+    Where no teacher has answered, the only model that is sure of a photo of lane auto is the one that
+    chose the lane. The labels of people have to test it too.
+    """
+    agreed = photo.lane == lanes.AUTO and photo.teacher_label is not None and not _is_disputed(photo)
+    return photo.lane != lanes.AUDIT and not agreed
 
 
 def pool_weights(photos: Iterable[UnlabelledPhoto], limit: int = POOL_PHOTOS) -> dict[str, float]:
     """Choose the photos that represent all that are in doubt: a random sample of each device's photos.
 
-    Photos of lane auto have a free label by a model already: to cover them as well would spend people's
-    labels where the model is right.
+    Photos of lane auto on which a teacher and the edge agree have a free label already: to cover them as well
+    would spend people's labels where the models are right.
 
     Args:
         photos: In any order.

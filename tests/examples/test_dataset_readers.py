@@ -17,12 +17,9 @@ from tests.nodes import photo_id
 UV = Path(sys.executable).with_name("uv")
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory) -> Path:
-    """A Python with the readers, in its own environment."""
-    folder = tmp_path_factory.mktemp("readers") / "venv"
+def _environment(folder: Path, pinned: str) -> Path:
+    """Make an environment with what `constraints/{pinned}.txt` names; return its Python."""
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-    pinned = ROOT / "constraints/tables.txt"
     install = [
         UV,
         "pip",
@@ -30,7 +27,7 @@ def python(tmp_path_factory) -> Path:
         "--quiet",
         "--require-hashes",
         "-r",
-        pinned,
+        ROOT / f"constraints/{pinned}.txt",
         "--python",
         folder / "bin/python",
     ]
@@ -38,12 +35,28 @@ def python(tmp_path_factory) -> Path:
     return folder / "bin/python"
 
 
-@pytest.mark.clients
-@pytest.mark.parametrize("reader", ["daft", "duckdb", "polars", "spark"])
-def test_a_reader_counts_the_labels(python, reader, tmp_path):
-    """It sees photos and labels, and neither labels without a photo nor forgotten photos."""
-    if reader == "spark" and shutil.which("java") is None:
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory) -> Path:
+    """A Python with the readers of one process."""
+    return _environment(tmp_path_factory.mktemp("readers") / "venv", "tables")
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory) -> Path:
+    """A Python with Spark, where Java is."""
+    if shutil.which("java") is None:
         pytest.skip("Spark needs Java 17: apt-get install openjdk-17-jre-headless")
+    return _environment(tmp_path_factory.mktemp("spark") / "venv", "spark")
+
+
+@pytest.mark.clients
+@pytest.mark.parametrize(
+    ("reader", "environment"),
+    [("daft", "readers"), ("duckdb", "readers"), ("polars", "readers"), ("spark", "spark")],
+)
+def test_a_reader_counts_the_labels(request, reader, environment, tmp_path):
+    """It sees photos and labels, and neither labels without a photo nor forgotten photos."""
+    python = request.getfixturevalue(environment)
     store = Store.open(tmp_path / "dataset.lance")
     facts = {"image": b"x", "width": 1, "height": 1, "received_at_ms": 1}
     store.upsert([Row(photo_id=photo_id(number), **facts) for number in range(5)])
