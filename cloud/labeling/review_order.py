@@ -169,6 +169,14 @@ def _sort_key(photo: UnlabelledPhoto) -> tuple[int, float, str]:
     return 1 if _is_disputed(photo) else 2, -informativeness(photo), photo.photo_id
 
 
+def _hash_of(photo: UnlabelledPhoto) -> int | None:
+    """Return a photo's difference hash, None if it has none or it is damaged."""
+    try:
+        return None if photo.dhash is None else int(photo.dhash, 16)
+    except ValueError:
+        return None
+
+
 def _is_disputed(photo: UnlabelledPhoto) -> bool:
     return photo.teacher_label is not None and photo.teacher_label != photo.edge_label
 
@@ -203,8 +211,8 @@ class _Order:
 
     def take(self, photo: UnlabelledPhoto) -> None:
         """Count a photo as listed."""
-        if photo.dhash is not None:
-            self._hashes.append(int(photo.dhash, 16))
+        if (dhash := _hash_of(photo)) is not None:
+            self._hashes.append(dhash)
         if self._coverage is not None and photo.photo_id in self._in_pool:
             self._coverage.add(self._in_pool[photo.photo_id])
 
@@ -245,10 +253,8 @@ class _Order:
         return int(self._members[np.flatnonzero(usable & (gains >= _SECOND_KEY_SHARE * largest))[0]])
 
     def _is_near(self, photo: UnlabelledPhoto) -> bool:
-        if photo.dhash is None:
-            return False
-        dhash = int(photo.dhash, 16)
-        return any((dhash ^ other).bit_count() <= NEAR_BITS for other in self._hashes)
+        dhash = _hash_of(photo)
+        return dhash is not None and any((dhash ^ other).bit_count() <= NEAR_BITS for other in self._hashes)
 
     def _fill(self, at: int) -> None:
         """Count a photo in the quotas of its device and of its class."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bus.mqtt.presence import now_ms
+from cloud.dataset.rows.typed_rows import typed_rows
 from cloud.dataset.store import HAS_IMAGE, MODEL_TAG, Label, Store
 from cloud.evaluation.unseen import readable_version
 from cloud.labeling.review_order import (
@@ -87,13 +87,14 @@ def awaiting_review(store: Store, limit: int) -> list[ReviewItem]:
         [photo.photo_id for photo in chosen],
         [name for name in ReviewItem.__struct_fields__ if name != "reason"],
     )
-    return [msgspec.convert(found[photo.photo_id] | {"reason": photo.reason}, ReviewItem) for photo in chosen]
+    rows = (found[one.photo_id] | {"reason": one.reason} for one in chosen if one.photo_id in found)
+    return list(typed_rows(rows, ReviewItem))
 
 
 def listed_for_review(store: Store, limit: int) -> list[UnlabelledPhoto]:
     """Return the same photos without reading an image, for a caller that shows them one after the other."""
     rows = store.scan(_COLUMNS, where=_AWAITING)
-    waiting = [msgspec.convert(row, UnlabelledPhoto) for row in rows]
+    waiting = list(typed_rows(rows, UnlabelledPhoto))
     passed_over = _waited_at_last_training(store)
     newer, older = (
         [photo for photo in waiting if (photo.photo_id in passed_over) == before] for before in (False, True)

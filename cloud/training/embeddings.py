@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, TrainingError
-from cloud.dataset.photo_caches import TABLES
+from cloud.dataset.photo_caches import open_cache, stored_vector
 from cloud.modeling.backbones import Backbone, preprocess, weights_digest
 from cloud.progress import Progress
 from cloud.training.distributed import Team, alone
@@ -60,9 +60,8 @@ def embeddings(
     path = cache_dir / embeddings_file(backbone, network, dim=dim)
     # By content, not by photo id: a photo that is imported again gets another id.
     keys = [bytes.fromhex(example.content_id) for example in examples]
-    with closing(sqlite3.connect(path, timeout=30.0)) as cache:  # another process may be writing to it
-        cache.execute(TABLES["embedding"])
-        known = _read(cache, keys, backbone.embedding_dim)
+    opened, known = open_cache(path, "embedding", lambda cache: _read(cache, keys, backbone.embedding_dim))
+    with closing(opened) as cache:
         wanted = _missing_anywhere(keys, known, team or alone())
         missing = list({k: e for k, e in zip(keys, examples, strict=True) if k in wanted}.items())
         if missing:
@@ -161,13 +160,12 @@ def decoder_reason(error: tf.errors.InvalidArgumentError) -> str:
 
 
 def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[bytes, NDArray[np.float32]]:
-    """Look up embeddings; a row of the wrong length is damaged and counts as missing."""
-    known = {}
+    """Look up embeddings; a damaged row counts as missing."""
+    found = {}
     for key in keys:
         row = cache.execute("SELECT vector FROM embedding WHERE photo = ?", (key,)).fetchone()
-        if row is not None and len(row[0]) == dim * np.dtype(np.float32).itemsize:
-            known[key] = np.frombuffer(row[0], np.float32)
-    return known
+        found[key] = None if row is None else stored_vector(row[0])
+    return {key: one for key, one in found.items() if one is not None and len(one) == dim}
 
 
 def _missing_anywhere(keys: Sequence[bytes], known: Mapping[bytes, object], team: Team) -> set[bytes]:
