@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bus.optional_packages import not_found
 from cloud.modeling.arrays import Floats, Ints, cross_entropy, effective_sample_size, softmax
+from cloud.modeling.blas_threads import one_blas_thread
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -79,8 +79,7 @@ def fit_head(embeddings: NDArray[np.floating], labels: Ints, weights: Floats, cl
     # Before the limit below, which counts only for libraries that are loaded. It wants pandas' version alone.
     with not_found("pandas"):
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    # Small matrices: several threads of BLAS wait for each other, up to sixty times as long on busy cores.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         return _fit(embeddings.astype(np.float64), labels, weights, classes, LogisticRegression)
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from cloud.modeling.arrays import Floats, Ints, softmax
+from cloud.modeling.blas_threads import one_blas_thread
 from cloud.modeling.linear_head import Head
 from cloud.modeling.whitening import whitening
 from schemas.groups.heads import MIN_PROBABILITY, GroupHead, pack_kernel
@@ -127,7 +127,7 @@ def fit_offset(inputs: Floats, offsets: Floats, labels: Ints) -> Head:
         gradient = [inputs.T @ errors + kernel / PRIOR_VARIANCE, errors.sum(axis=0) + bias / BIAS_VARIANCE]
         return float(penalty / 2 - likely.sum()), np.concatenate([part.ravel() for part in gradient])
 
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         found = minimize(
             loss,
             np.zeros((width + 1) * classes),

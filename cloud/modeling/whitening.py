@@ -7,9 +7,9 @@ fewer labels. Where a network separates the classes already, it is worse: held-o
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from threadpoolctl import threadpool_limits
 
 from cloud.modeling.arrays import Floats, Ints
+from cloud.modeling.blas_threads import one_blas_thread
 from cloud.modeling.linear_head import Head, fit_head
 
 DIRECTIONS = 100
@@ -54,7 +54,7 @@ def whitening(embeddings: NDArray[np.floating]) -> tuple[Floats, Floats]:
     """Return the mean `[D]` of embeddings `[M, D]`, M at least 3, and their scaled directions `[D, d]`."""
     count = min(DIRECTIONS, int(_SHARE * len(embeddings)), embeddings.shape[1])
     # One thread: see `fit_head`. Equal photos have no variance to be divided by.
-    with threadpool_limits(limits=1, user_api="blas"), np.errstate(invalid="ignore"):
+    with one_blas_thread(), np.errstate(invalid="ignore"):
         found = PCA(count, random_state=0).fit(embeddings.astype(np.float64))
     deviations = np.sqrt(found.explained_variance_).clip(_MIN_DEVIATION)
     return found.mean_, found.components_.T / deviations**_POWER

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import structlog
-from threadpoolctl import threadpool_limits
 
 from bus.mqtt.presence import now_ms
 from cloud.dataset.store import Store
 from cloud.evaluation.labelled_embeddings import LabelledEmbeddings, labelled_embeddings
 from cloud.evaluation.learning_curve import LearningCurve, learning_curve
 from cloud.labeling.label_judgement import LabelError, LabelledPhoto, judge_labels
+from cloud.modeling.blas_threads import one_blas_thread
 from cloud.modeling.kernels import principal_components
 from cloud.registry.registry import Registry
 from schemas.errors import GleanerError
@@ -127,7 +127,7 @@ class InsightDesk:
         if self._latest is not None and self._latest.dataset_version == version:
             return None
         # Small matrices: the threads of OpenBLAS would only wait for one another, and for the pages' threads.
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             return self._read_and_compute(version)
 
     def _read_and_compute(self, version: int) -> Insights:
