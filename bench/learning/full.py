@@ -280,7 +280,7 @@ class Full(Policy):
         rated = [_embedded(one) for one in self.samples if one.human is not None and one.lane is not None]
 
         def pool(photos: Sequence[UnlabelledPhoto]) -> Pool | None:
-            weights = pool_weights(photos, labelled_samples=len(rated))
+            weights = pool_weights(photos)
             return build_pool(weights, {key: _embedded(waiting[key]) for key in weights}, rated)
 
         return [photo.photo_id for photo in newest_first(newer, older, REVIEWS, pool)]

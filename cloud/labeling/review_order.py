@@ -11,7 +11,6 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from cloud.dataset.example import MIN_TEACHER_LABELS
 from cloud.labeling.coverage import Coverage
 from cloud.modeling.arrays import Bools, Floats
 from schemas import lanes
@@ -101,40 +100,32 @@ def reason_text(photo: UnlabelledPhoto) -> str:
     return "" if photo.reason is None else REASONS[photo.reason]
 
 
-def _is_in_doubt(photo: UnlabelledPhoto, *, untaught: bool) -> bool:
-    """Return whether a person should label a photo.
+def _is_in_doubt(photo: UnlabelledPhoto) -> bool:
+    """Return whether a person should label a photo: two models agree on those that none has to.
 
-    Args:
-        photo: Without a human label.
-        untaught: Whether there are too few labels for a teacher. Until then the only model that is sure of a
-            photo of lane auto is the one that chose the lane, and the labels of people have to test it.
-            Afterwards such labels would make a teacher look better than it is: they are of easy photos.
+    Where no teacher has answered, the only model that is sure of a photo of lane auto is the one that
+    chose the lane. The labels of people have to test it too.
     """
-    if photo.lane == lanes.AUTO:
-        return _is_disputed(photo) or (untaught and photo.teacher_label is None)
-    return photo.lane != lanes.AUDIT
+    agreed = photo.lane == lanes.AUTO and photo.teacher_label is not None and not _is_disputed(photo)
+    return photo.lane != lanes.AUDIT and not agreed
 
 
-def pool_weights(
-    photos: Iterable[UnlabelledPhoto], limit: int = POOL_PHOTOS, *, labelled_samples: int = 0
-) -> dict[str, float]:
+def pool_weights(photos: Iterable[UnlabelledPhoto], limit: int = POOL_PHOTOS) -> dict[str, float]:
     """Choose the photos that represent all that are in doubt: a random sample of each device's photos.
 
-    Photos of lane auto are among them only where a teacher contradicts the edge, and before there can be one.
+    Photos of lane auto on which a teacher and the edge agree have a free label already: to cover them as well
+    would spend people's labels where the models are right.
 
     Args:
         photos: In any order.
         limit: Maximum number.
-        labelled_samples: How many samples have a human label.
 
     Returns:
         By id, how many photos it stands for. A device with few photos is represented by all of them.
     """
     by_device: defaultdict[Camera, list[str]] = defaultdict(list)
-    untaught = labelled_samples < MIN_TEACHER_LABELS
-    for photo in photos:
-        if _is_in_doubt(photo, untaught=untaught):
-            by_device[photo.camera].append(photo.photo_id)
+    for photo in filter(_is_in_doubt, photos):
+        by_device[photo.camera].append(photo.photo_id)
     weights: dict[str, float] = {}
     smallest_first = sorted(by_device.values(), key=lambda ids: (len(ids), min(ids)))
     for number, ids in enumerate(smallest_first):

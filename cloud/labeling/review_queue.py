@@ -48,7 +48,6 @@ MAX_LABELLED = 2048
 
 _AWAITING = f"{HAS_IMAGE} AND origin = 'sample' AND human_label IS NULL"
 _LABELLED = f"{HAS_IMAGE} AND human_label IS NOT NULL AND embedding IS NOT NULL AND split != 'gold'"
-_LABELLED_SAMPLE = "origin = 'sample' AND human_label IS NOT NULL"
 _GROUP = ("node", "device", "model", "model_version")
 """Columns that two photos share whose embeddings are standardised together: one camera, one period."""
 _COLUMNS = tuple(name for name in UnlabelledPhoto.__struct_fields__ if name != "reason")
@@ -100,8 +99,7 @@ def listed_for_review(store: Store, limit: int) -> list[UnlabelledPhoto]:
     newer, older = (
         [photo for photo in waiting if (photo.photo_id in passed_over) == before] for before in (False, True)
     )
-    pool = partial(_pool, store, labelled_samples=store.count(_LABELLED_SAMPLE))
-    return newest_first(newer, older, limit, pool)
+    return newest_first(newer, older, limit, partial(_pool, store))
 
 
 def newest_first(
@@ -136,13 +134,13 @@ def _waited_at_last_training(store: Store) -> frozenset[str]:
     return frozenset(str(row["photo_id"]) for row in store.scan(["photo_id"], where=_AWAITING, version=known))
 
 
-def _pool(store: Store, waiting: Sequence[UnlabelledPhoto], *, labelled_samples: int) -> Pool | None:
+def _pool(store: Store, waiting: Sequence[UnlabelledPhoto]) -> Pool | None:
     """Read embeddings that represent the waiting photos, and those of labelled ones; None if there are none.
 
     Photos imported from a folder have no embedding, and count as unlabelled here. Those of another length
     are of another backbone and are left out; of the same length they are taken for the same backbone.
     """
-    weights = pool_weights(waiting, labelled_samples=labelled_samples)
+    weights = pool_weights(waiting)
     columns = ["embedding", *_GROUP]
     rows = store.find(list(weights), columns)
     # Others were deleted since the scan, or harvested with a model that has no embeddings.

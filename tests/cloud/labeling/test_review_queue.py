@@ -329,18 +329,3 @@ def test_photos_that_one_model_is_sure_of_are_covered(tmp_path: Any) -> None:
     (first, reason), (second, _) = reviewed(store, 2)
     assert (first < 100, reason) == (True, "coverage")
     assert second >= 100
-
-
-def test_photos_that_one_model_is_sure_of_are_not_covered_once_there_can_be_a_teacher(tmp_path: Any) -> None:
-    """From 24 labelled samples on, labels of easy photos would vouch for a teacher that fails on others."""
-    store = Store.open(tmp_path / "dataset")
-    sure, unsure, known = [9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]
-    store.upsert([embedded(n, sure, lane="auto", confidence=0.95) for n in range(1, 30)])
-    store.upsert([embedded(100 + n, unsure, confidence=0.6) for n in range(3)])
-    store.upsert([embedded(200 + n, known) for n in range(24)])
-    store.label([Label(photo_id=f"{200 + n:032x}", label="cat", by="ann", at_ms=1) for n in range(23)])
-    assert any(number < 100 for number, _ in reviewed(store, 2))
-    store.label([Label(photo_id=f"{223:032x}", label="cat", by="ann", at_ms=1)])
-    numbers, reasons = zip(*reviewed(store, 4), strict=True)
-    assert set(numbers[:3]) == {100, 101, 102}
-    assert reasons[3] == "uncertainty"
