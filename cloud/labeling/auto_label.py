@@ -160,10 +160,10 @@ def fit_teacher(
         return None
     positions, votes = held_out
     correct, hard = votes.labels == indices[positions], _is_hard(known)[positions].astype(bool)
-    sampled = np.array([example.sampled for example in known])[positions]
-    if sampled.sum() < MIN_TEACHER_LABELS:
+    judging = np.array([example.judges_teacher for example in known])[positions]
+    if judging.sum() < MIN_TEACHER_LABELS:
         return None
-    thresholds = lane_thresholds(votes.confidence, correct, sampled, hard)
+    thresholds = lane_thresholds(votes.confidence, correct, judging, hard)
     ensemble = fit_ensemble(embeddings, indices, len(classes), seed=seed)
     # Everything that determines its labels: an equal teacher has the same name and is not run again.
     determined_by = [f"{example.photo_id} {example.label}" for example in known]
