@@ -248,7 +248,9 @@ class Full(Policy):
             return
         positions, votes = judged
         judging = np.array([people[place].lane not in {None, AUTO} for place in positions])
-        hard = np.array([people[place].lane == HARD for place in positions])
+        hard = np.array(
+            [people[place].lane == HARD and people[place].round_number == self.rounds for place in positions]
+        )
         if judging.sum() < MIN_TEACHER_LABELS:
             return
         thresholds = lane_thresholds(votes.confidence, votes.labels == labels[positions], judging, hard)

@@ -20,6 +20,7 @@ from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Label, Store, Withdr
 from cloud.dataset.training_set import examples
 from cloud.labeling.embedder import Embedder, decodable
 from cloud.labeling.ensemble import HEADS, Ensemble, fit_ensemble, lane_thresholds, out_of_fold_votes
+from cloud.labeling.last_training import ids_at_last_training
 from cloud.modeling.arrays import Ints
 from cloud.progress import NoProgress, Progress
 from schemas import lanes
@@ -159,7 +160,10 @@ def fit_teacher(
     if held_out is None:
         return None
     positions, votes = held_out
-    correct, hard = votes.labels == indices[positions], _is_hard(known)[positions].astype(bool)
+    # In lane hard a teacher that was precise in earlier light is wrong first in the present one.
+    earlier = ids_at_last_training(store, f"{HAS_IMAGE} AND lane = '{lanes.HARD}'")
+    recent = np.array([example.photo_id not in earlier for example in known])
+    correct, hard = votes.labels == indices[positions], (recent & (_is_hard(known) == 1))[positions]
     judging = np.array([example.judges_teacher for example in known])[positions]
     if judging.sum() < MIN_TEACHER_LABELS:
         return None

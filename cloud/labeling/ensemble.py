@@ -222,7 +222,7 @@ def lane_thresholds(
         confidence: As for `confidence_threshold`.
         correct: As for `confidence_threshold`.
         judging: `[M]`, whether the photo is a sample outside lane auto.
-        hard: `[M]`, whether it is a sample of lane hard.
+        hard: `[M]`, whether it is a sample of lane hard since the last training.
 
     Returns:
         The thresholds of other samples and of lane hard, in this order, to be indexed by "is hard"; infinite

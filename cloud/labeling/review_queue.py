@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from bus.mqtt.presence import now_ms
 from cloud.dataset.rows.typed_rows import typed_rows
-from cloud.dataset.store import HAS_IMAGE, MODEL_TAG, Label, Store
-from cloud.evaluation.unseen import readable_version
+from cloud.dataset.store import HAS_IMAGE, Label, Store
+from cloud.labeling.last_training import ids_at_last_training
 from cloud.labeling.review_order import (
     Pool,
     UnlabelledPhoto,
@@ -95,7 +95,7 @@ def listed_for_review(store: Store, limit: int) -> list[UnlabelledPhoto]:
     """Return the same photos without reading an image, for a caller that shows them one after the other."""
     rows = store.scan(_COLUMNS, where=_AWAITING)
     waiting = list(typed_rows(rows, UnlabelledPhoto))
-    passed_over = _waited_at_last_training(store)
+    passed_over = ids_at_last_training(store, _AWAITING)
     newer, older = (
         [photo for photo in waiting if (photo.photo_id in passed_over) == before] for before in (False, True)
     )
@@ -123,15 +123,6 @@ def newest_first(
     if not older or len(listed) == limit:
         return listed
     return listed + most_informative(older, limit - len(listed), pool(older))
-
-
-def _waited_at_last_training(store: Store) -> frozenset[str]:
-    """Return the ids of the photos that waited when the newest version was trained; empty if unknown."""
-    trained = [version for tag, version in store.tags().items() if tag.startswith(MODEL_TAG)]
-    known = readable_version(store, max(trained, default=None))
-    if known is None:  # nothing was trained, or what was forgotten took the tags with it
-        return frozenset()
-    return frozenset(str(row["photo_id"]) for row in store.scan(["photo_id"], where=_AWAITING, version=known))
 
 
 def _pool(store: Store, waiting: Sequence[UnlabelledPhoto]) -> Pool | None:

@@ -99,6 +99,21 @@ def test_labels_of_lane_auto_vouch_for_no_teacher(make_example: Any, cache_dir: 
     assert teach(store, LITE, cache_dir).by is None  # 23 labels judge it, one too few
 
 
+def test_labels_before_the_last_training_vouch_for_no_hard_photos(
+    make_example: Any, cache_dir: Path, tmp_path: Path
+) -> None:
+    """A teacher that was right in earlier light is wrong on hard photos first; it labels others still."""
+    store = Store.open(tmp_path / "dataset")
+    known = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(16)]
+    fresh = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(100, 103)]
+    store.upsert(list(map(row, known)))
+    label_by_person(store, known)
+    store.tag("model-1")
+    store.upsert([*map(row, fresh[::2]), *(row(photo, lane="auto") for photo in fresh[1::2])])
+    teach(store, LITE, cache_dir)
+    assert set() < teacher_labels(store).keys() <= {photo.photo_id for photo in fresh[1::2]}
+
+
 def test_without_a_teacher_no_label_of_an_earlier_one_stays(
     make_example: Any, cache_dir: Path, tmp_path: Path
 ) -> None:
