@@ -21,4 +21,5 @@ def one_blas_thread() -> AbstractContextManager[object]:
     if _found is None or _found[0] != modules:
         # Two threads may both look, and find the same.
         _found = modules, ThreadpoolController().select(user_api="blas")
-    return _found[1].limit(limits=1)
+    limited: AbstractContextManager[object] = _found[1].limit(limits=1)
+    return limited

@@ -45,12 +45,11 @@ def test_libraries_are_looked_for_only_after_imports(monkeypatch: pytest.MonkeyP
     """To look for them takes half as long as a small fit, of which a training makes hundreds."""
     looked = []
 
-    class Counted(ThreadpoolController):
-        def __init__(self) -> None:
-            looked.append(1)
-            super().__init__()
+    def counted() -> ThreadpoolController:
+        looked.append(1)
+        return ThreadpoolController()
 
-    monkeypatch.setattr(blas_threads, "ThreadpoolController", Counted)
+    monkeypatch.setattr(blas_threads, "ThreadpoolController", counted)
     monkeypatch.setattr(blas_threads, "_found", None)
     for _ in range(3):
         with one_blas_thread():
