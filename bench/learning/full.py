@@ -247,13 +247,13 @@ class Full(Policy):
         if judged is None or not waiting:
             return
         positions, votes = judged
-        judging = np.array([people[place].lane not in {None, AUTO} for place in positions])
+        sampled = np.array([people[place].lane is not None for place in positions])
         hard = np.array(
             [people[place].lane == HARD and people[place].round_number == self.rounds for place in positions]
         )
-        if judging.sum() < MIN_TEACHER_LABELS:
+        if sampled.sum() < MIN_TEACHER_LABELS:
             return
-        thresholds = lane_thresholds(votes.confidence, votes.labels == labels[positions], judging, hard)
+        thresholds = lane_thresholds(votes.confidence, votes.labels == labels[positions], sampled, hard)
         ensemble = fit_ensemble(sights, labels, len(self.world.classes), seed=self.seed)
         votes = ensemble.votes([np.stack([sample.sight[:DIM] for sample in waiting], axis=1)])
         for sample, label, confidence in zip(waiting, votes.labels, votes.confidence, strict=True):

@@ -25,7 +25,7 @@ MIN_CLASS_LABELS = 3
 _MORE_CLASSES = "import photos with 'gleaner cloud import DIR', or label some with 'gleaner cloud review'"
 _NAME_CLASSES = "'gleaner cloud list --classes' lists those of the dataset"
 MIN_TEACHER_LABELS = 24
-"""Human labels that are needed to measure a teacher's precision, if it gets all of them right."""
+"""Human labels of samples that are needed to measure a teacher's precision, if it gets all of them right."""
 
 
 class TrainingError(PermanentError):
@@ -65,14 +65,6 @@ class Example:
     def sampled(self) -> bool:
         """True if it was harvested by an edge, not imported."""
         return self.lane is not None
-
-    @property
-    def judges_teacher(self) -> bool:
-        """True if its human label tells how precise a teacher is: of a sample, but not of lane auto.
-
-        The photos of that lane are easy: with their labels a teacher looks better than it is on others.
-        """
-        return self.human and self.sampled and self.lane != lanes.AUTO
 
     @property
     def auto(self) -> bool:

@@ -164,10 +164,10 @@ def fit_teacher(
     earlier = ids_at_last_training(store, f"{HAS_IMAGE} AND lane = '{lanes.HARD}'")
     recent = np.array([example.photo_id not in earlier for example in known])
     correct, hard = votes.labels == indices[positions], (recent & (_is_hard(known) == 1))[positions]
-    judging = np.array([example.judges_teacher for example in known])[positions]
-    if judging.sum() < MIN_TEACHER_LABELS:
+    sampled = np.array([example.sampled for example in known])[positions]
+    if sampled.sum() < MIN_TEACHER_LABELS:
         return None
-    thresholds = lane_thresholds(votes.confidence, correct, judging, hard)
+    thresholds = lane_thresholds(votes.confidence, correct, sampled, hard)
     ensemble = fit_ensemble(embeddings, indices, len(classes), seed=seed)
     # Everything that determines its labels: an equal teacher has the same name and is not run again.
     determined_by = [f"{example.photo_id} {example.label}" for example in known]

@@ -213,7 +213,7 @@ def confidence_threshold(
 def lane_thresholds(
     confidence: Floats,
     correct: NDArray[np.bool_],
-    judging: NDArray[np.bool_],
+    sampled: NDArray[np.bool_],
     hard: NDArray[np.bool_],
 ) -> tuple[float, float]:
     """Choose the confidence thresholds for photos of lane hard and for all other samples.
@@ -221,16 +221,15 @@ def lane_thresholds(
     Args:
         confidence: As for `confidence_threshold`.
         correct: As for `confidence_threshold`.
-        judging: `[M]`, whether the photo is a sample outside lane auto.
+        sampled: `[M]`, whether the photo is a sample.
         hard: `[M]`, whether it is a sample of lane hard since the last training.
 
     Returns:
         The thresholds of other samples and of lane hard, in this order, to be indexed by "is hard"; infinite
         where there are too few labels.
     """
-    # Imported photos do not count: the teacher can be right on them and, after drift, wrong on samples. Nor
-    # do those of lane auto: they are easy, and would vouch for the teacher on photos that are not.
-    found = (confidence_threshold(confidence[kind], correct[kind], PRECISION) for kind in (judging, hard))
+    # Imported photos do not count: the teacher can be right on them and, after drift, wrong on samples.
+    found = (confidence_threshold(confidence[kind], correct[kind], PRECISION) for kind in (sampled, hard))
     of_samples, of_hard = (math.inf if threshold is None else threshold for threshold in found)
     # Lane hard is judged by its own photos, and never less strictly than samples as a whole.
     return of_samples, max(of_samples, of_hard)

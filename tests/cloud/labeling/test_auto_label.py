@@ -90,15 +90,6 @@ def test_too_few_labels_make_no_teacher(make_example: Any, cache_dir: Path, tmp_
     assert teacher_labels(store) == {}
 
 
-def test_labels_of_lane_auto_vouch_for_no_teacher(make_example: Any, cache_dir: Path, tmp_path: Path) -> None:
-    """They are of easy photos, and say nothing about how precise a teacher is on the others."""
-    store = Store.open(tmp_path / "dataset")
-    known = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(16)]
-    store.upsert([*(row(photo, lane="auto") for photo in known[:9]), *map(row, known[9:])])
-    label_by_person(store, known)
-    assert teach(store, LITE, cache_dir).by is None  # 23 labels judge it, one too few
-
-
 def test_labels_before_the_last_training_vouch_for_no_hard_photos(
     make_example: Any, cache_dir: Path, tmp_path: Path
 ) -> None:

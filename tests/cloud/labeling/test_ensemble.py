@@ -152,13 +152,13 @@ def test_threshold_has_the_wanted_precision(confidence: np.ndarray, precision: f
 
 
 def test_lanes_have_thresholds_of_their_own() -> None:
-    """Only photos that judge count, lane hard needs labels in lane hard, and too few labels give infinity."""
+    """Imported photos do not count, lane hard needs labels in lane hard, and too few labels give infinity."""
     confidence, place = np.linspace(0.5, 1, 120), np.arange(120)
-    judging, hard = place % 3 > 0, place % 3 == 2
+    sampled, hard = place % 3 > 0, place % 3 == 2
     correct = ~hard | (confidence > 0.7)
-    of_others, of_hard = lane_thresholds(confidence, correct, judging, hard)
+    of_others, of_hard = lane_thresholds(confidence, correct, sampled, hard)
     assert (of_others, of_hard) == (pytest.approx(0.7, abs=0.02), pytest.approx(0.7, abs=0.02))
-    of_others, of_hard = lane_thresholds(confidence, correct, judging, hard & (place < 60))
+    of_others, of_hard = lane_thresholds(confidence, correct, sampled, hard & (place < 60))
     assert (of_others, of_hard) == (pytest.approx(0.7, abs=0.02), np.inf)
     imported = np.zeros(120, bool)
     assert lane_thresholds(confidence, np.ones(120, bool), imported, imported) == (np.inf, np.inf)
