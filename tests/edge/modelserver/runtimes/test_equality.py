@@ -9,16 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cloud.export.saved_model import export_saved_model
-from cloud.export.serving_module import Model
 from cloud.export.v1_loader import SavedModel
-from cloud.modeling.backbones import EFFICIENTNET_LITE0
-from cloud.modeling.linear_head import Head
-from cloud.modeling.novelty import fit_novelty
 from edge.modelserver.runtimes.base import signature_of
 from edge.modelserver.runtimes.litert import LiteRTRuntime
 from edge.modelserver.runtimes.variant import VariantOptions
 from schemas.litert import FLOAT32
+from tests.default_version import default_version
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,14 +27,7 @@ Predict = Callable[[list[bytes]], dict[str, Any]]
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """EfficientNet-Lite0 with its ImageNet weights, and a random head that answers with all confidences."""
-    path, draw, dim = tmp_path_factory.mktemp("exported") / "1", np.random.default_rng(0), 1280
-    head = Head(draw.normal(size=(dim, 3)) * 0.2, np.zeros(3))
-    novelty = fit_novelty(draw.uniform(size=(20, dim)))
-    network = EFFICIENTNET_LITE0.build()
-    model = Model(EFFICIENTNET_LITE0, network, head, 1.0, ("a", "b", "c"), novelty)
-    with export_saved_model(model, path, tflite=True):
-        pass
-    return path
+    return default_version(tmp_path_factory) / "1"
 
 
 @pytest.fixture(scope="module")
