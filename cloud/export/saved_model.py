@@ -200,9 +200,9 @@ def verify(
         ) from error
     # A call without photos takes another path through TensorFlow's kernels: see ServingModule.
     for name, values in empty.items():
-        expected = (0, *outputs[name].shape[1:])
-        if values.shape != expected:
-            raise ExportError(f"{name} of no photos: expected shape {expected}, got {values.shape}")
+        shape = (0, *outputs[name].shape[1:])
+        if values.shape != shape:
+            raise ExportError(f"{name} of no photos: expected shape {shape}, got {values.shape}")
     _compare(outputs, model, expected or expected_outputs(model, photos))
 
 
