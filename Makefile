@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE =
 WORKERS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help catalogue screenshots docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning images messages lock clean \
+.PHONY: help catalogue screenshots docs check-links demo test check fuzz fuzz-pictures soak bench bench-learning bench-scale images messages lock clean \
     kubeedge-lab kubeedge-lab-stop test-kubeedge test-wheel test-clients test-homeassistant test-mlflow test-images test-compose test-broker test-s3 test-ray \
     kubeedge-pods kubeedge-pods-stop test-kubeedge-pods
 
@@ -48,6 +48,9 @@ soak: $(READY) ## inject faults into the whole system: MINUTES=20 SEED=1; VARIAN
 bench: $(READY) ## compare with alternatives, see docs/benchmarks.md: MINUTES=25, ARGS="--quick pipeline"
 	$(BIN)/python -m bench --minutes $(or $(MINUTES),25) $(ARGS)
 	$(BIN)/python -m bench.render
+
+bench-scale: $(READY) ## measure sizes beyond one machine, under an hour: ARGS="--quick failover"; Ray if it is installed
+	$(BIN)/python -m bench.scale $(ARGS)
 
 # Its matrices are small: several OpenBLAS threads would be slower than one.
 bench-learning: $(READY) ## compare learning policies on real photos, about twenty minutes: PHOTOS=DIR
@@ -127,10 +130,12 @@ test-s3: $(READY) ## test the dataset on two real S3 servers; needs Go, installs
 	GLEANER_MOTO=$(CURDIR)/.cache/moto/bin/moto_server GLEANER_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw $(BIN)/python -m pytest -m s3 tests/cloud/dataset tests/edge/models/transfer $(ARGS)
 
 KUBERAY = github.com/ray-project/kuberay/ray-operator@v1.5.0
-test-ray: $(READY) ## embed on a Ray cluster of several processes; installs Ray into the environment, needs Go for KubeRay's CRD
+TRAINING_OPERATOR = github.com/kubeflow/training-operator@v1.9.3
+SOURCE_OF = cd /tmp && go mod download -json $(1) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p'
+test-ray: $(READY) ## embed on a Ray cluster of several processes; installs Ray into the environment, needs Go for the CRDs
 	$(BIN)/uv pip install --quiet --constraint constraints/ray.txt --python $(BIN)/python ray
-	GLEANER_KUBERAY=$$(cd /tmp && go mod download -json $(KUBERAY) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p') \
-	    $(BIN)/python -m pytest -m "ray or not ray" tests/cloud/ray_jobs tests/deploy/test_rayjob.py $(ARGS)
+	GLEANER_KUBERAY=$$($(call SOURCE_OF,$(KUBERAY))) GLEANER_TRAINING_OPERATOR=$$($(call SOURCE_OF,$(TRAINING_OPERATOR))) \
+	    $(BIN)/python -m pytest -m "ray or not ray" tests/cloud/ray_jobs tests/deploy/test_rayjob.py tests/deploy/test_tfjob.py $(ARGS)
 
 docs: $(READY) ## build the documentation site in site/; fails if a link is broken
 	$(BIN)/python deploy/docs_site.py .cache/docs
@@ -146,6 +151,8 @@ lock: $(READY) ## update the pinned versions in constraints/ from pyproject.toml
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/fuzz.txt
 	$(BIN)/uv pip compile constraints/tables.in --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/tables.txt
+	$(BIN)/uv pip compile constraints/spark.in --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file constraints/spark.txt
 	$(RESOLVE) pyproject.toml --extra device --extra http --output-file constraints/device.txt
 	$(RESOLVE) pyproject.toml --extra device --extra usb --extra http --extra heic --output-file constraints/device-all.txt
 	$(RESOLVE) pyproject.toml --extra edge --output-file constraints/edge.txt

@@ -11,7 +11,8 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import lance
@@ -34,6 +35,8 @@ from schemas.codec import encode
 from schemas.messages import Receipt, Sample
 from schemas.topics import CLOUD, RECEIPT, SAMPLE, STATUS
 
+COST_OF_SMALL = "CPU-ms per sample of a small image"
+MEMORY = "memory of the collector"
 FILES = "a synced file each"
 _READ_FILES = "folder of files"
 _CONCURRENCY = 256
@@ -56,7 +59,7 @@ async def measure(setting: Setting) -> list[Figure]:
         await _compacting(folder / "compacting", seconds, table)
     for rows in [1_000, 10_000] if setting.quick else [1_000, 10_000, 100_000, 1_000_000]:
         if setting.left_s > _START_S:
-            await _by_rows(setting.folder / f"rows-{rows}", rows, seconds, repeats, table)
+            await by_rows(setting.folder / f"rows-{rows}", rows, seconds, repeats, table)
         else:
             setting.note(f"Not enough time for {rows} rows.")
     read = await _read(setting)
@@ -88,8 +91,7 @@ def _label(count: int) -> str:
 
 
 async def _by_collectors(folder: Path, count: int, seconds: float, table: Table) -> None:
-    async with _collecting(folder, count) as (request, processes):
-        pids = [processes.pid(name) for name in _names(count)]
+    async with collecting(folder, [folder / "dataset.lance"] * count) as ((request,), pids):
         used: list[float] = []
         outcome = await closed_loop(
             request,
@@ -104,17 +106,26 @@ async def _by_collectors(folder: Path, count: int, seconds: float, table: Table)
         table.add("CPU-ms per sample", _label(count), spent_ms / max(1, len(outcome.latencies_s)))
 
 
-async def _by_rows(folder: Path, rows: int, seconds: float, repeats: int, table: Table) -> None:
+async def by_rows(folder: Path, rows: int, seconds: float, repeats: int, table: Table) -> None:
+    """Measure one collector on a table that has so many rows already."""
     await asyncio.to_thread(_fill, folder / "dataset.lance", rows)
-    async with _collecting(folder, 1) as (request, _):
+    async with collecting(folder, [folder / "dataset.lance"]) as ((request,), (pid,)):
         for _repeat in range(repeats):
-            outcome = await _run_load(request, seconds)
+            used: list[float] = []
+            outcome = await _run_load(request, seconds, partial(_note_cpu, pid, used))
             table.add(f"samples/s of small images at {rows} rows", "Gleaner", outcome.per_s)
+            spent_ms = 1000 * (used[1] - used[0])
+            table.add(COST_OF_SMALL, f"{rows} rows", spent_ms / max(1, len(outcome.latencies_s)))
+            table.add(MEMORY, f"{rows} rows", procfs.resident_bytes(pid) / 1e6)
+
+
+def _note_cpu(pid: int, used: list[float]) -> None:
+    used.append(procfs.cpu_s(pid))
 
 
 async def _compacting(folder: Path, seconds: float, table: Table) -> None:
     """Load a collector without and with continuous compaction."""
-    async with _collecting(folder, 1) as (request, _):
+    async with collecting(folder, [folder / "dataset.lance"]) as ((request,), _):
         store = await asyncio.to_thread(Store.open, folder / "dataset.lance")
         for name in ("without", "with"):
             stop = asyncio.Event()
@@ -132,25 +143,32 @@ async def _compact(store: Store, stop: asyncio.Event) -> None:
         await asyncio.to_thread(store.table.compact)
 
 
-async def _run_load(request: Request, seconds: float) -> LoadResult:
+async def _run_load(request: Request, seconds: float, watch: Callable[[], None] = lambda: None) -> LoadResult:
     photos = pictures(64, size_px=_SMALL_PX, grain_px=8)
-    return await closed_loop(request, photos, at_once=_CONCURRENCY, seconds=seconds, warmup_s=_WARMUP_S)
-
-
-def _names(count: int) -> list[str]:
-    return ["collector", *(f"collector-{number}" for number in range(2, count + 1))]
+    return await closed_loop(
+        request, photos, at_once=_CONCURRENCY, seconds=seconds, warmup_s=_WARMUP_S, watch=watch
+    )
 
 
 @contextlib.asynccontextmanager
-async def _collecting(folder: Path, count: int) -> AsyncIterator[tuple[Request, Processes]]:
-    """Run a broker and collectors; yield a function that has a sample stored, and the processes."""
-    dataset = folder / "dataset.lance"
-    with local_broker(folder / "broker") as broker:
-        async with Processes(folder / "logs") as processes:
-            for name in _names(count):
+async def collecting(
+    folder: Path, datasets: Sequence[str | Path]
+) -> AsyncIterator[tuple[list[Request], list[int]]]:
+    """Run a collector per item of `datasets`, those of one dataset on their own broker.
+
+    Yields a function per broker that has a sample stored, and the process ids of the collectors.
+    """
+    async with contextlib.AsyncExitStack() as running:
+        processes = await running.enter_async_context(Processes(folder / "logs"))
+        requests, pids = list[Request](), list[int]()
+        for dataset in dict.fromkeys(datasets):
+            broker = running.enter_context(local_broker(folder / f"broker-{len(requests)}"))
+            for _ in range(datasets.count(dataset)):
+                name = f"collector-{len(pids) + 1}"
                 await start_collector(processes, broker, name, dataset)
-            async with asking(broker) as request:
-                yield request, processes
+                pids.append(processes.pid(name))
+            requests.append(await running.enter_async_context(asking(broker)))
+        yield requests, pids
 
 
 async def start_collector(

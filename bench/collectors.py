@@ -16,15 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench import procfs
-from bench.collector import asking, start_collector
-from bench.load import Request, closed_loop
+from bench.collector import collecting
+from bench.load import closed_loop
 from bench.photos import pictures
-from bus.broker.process import free_port, is_listening, local_broker
-from demo.processes import Processes
+from bus.broker.process import free_port, is_listening
 from schemas.errors import PermanentError
 
 _AT_ONCE = 256
@@ -67,28 +66,8 @@ def _object_store(program: Path, folder: Path) -> Iterator[Path]:
             server.kill()
 
 
-@contextlib.asynccontextmanager
-async def _collecting(folder: Path, datasets: list[str]) -> AsyncIterator[tuple[list[Request], list[int]]]:
-    """Run collectors, those of one dataset on their own broker.
-
-    Yields a function that stores a sample for each broker, and the processes of the collectors.
-    """
-    async with contextlib.AsyncExitStack() as running:
-        processes = await running.enter_async_context(Processes(folder / "logs"))
-        requests, pids = list[Request](), list[int]()
-        for table, dataset in enumerate(dict.fromkeys(datasets)):
-            broker = running.enter_context(local_broker(folder / f"broker-{table}"))
-            for number in range(datasets.count(dataset)):
-                at = number + len(pids) if table else number  # a process has its own name
-                name = "collector" if at == 0 else f"collector-{at + 1}"
-                await start_collector(processes, broker, name, dataset)
-                pids.append(processes.pid(name))
-            requests.append(await running.enter_async_context(asking(broker)))
-        yield requests, pids
-
-
 async def _measure(folder: Path, datasets: list[str], seconds: float, log: Path | None) -> str:
-    async with _collecting(folder, datasets) as (requests, pids):
+    async with collecting(folder, datasets) as (requests, pids):
         photos, used = pictures(64), list[float]()
         lost_before = _lost(log)
         loads = [
@@ -115,13 +94,7 @@ def _lost(log: Path | None) -> int:
     return len(_LOST.findall(log.read_text(errors="replace")))
 
 
-async def main() -> None:
-    """Measure, and print a line each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--collectors", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--s3-program", type=Path)
-    arguments = parser.parse_args()
+async def _measure_all(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
         folder, log = Path(name), None
         if arguments.s3_program is not None:
@@ -137,5 +110,14 @@ async def main() -> None:
                 sys.stdout.flush()
 
 
+def main() -> None:
+    """Measure, and print a line each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--collectors", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--s3-program", type=Path)
+    asyncio.run(_measure_all(parser.parse_args()))
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

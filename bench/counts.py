@@ -9,6 +9,7 @@ import cProfile
 import itertools
 import sys
 import sysconfig
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from edge.config import EdgeConfig
 
 _PACKAGES = Path(sysconfig.get_paths()["purelib"])
 _WARM_PHOTOS = 20
-_COMMITS, _TASKS, _HANDOVERS = "commits", "tasks", "handovers"
+_COMMITS, _TASKS, _HANDOVERS, _WAKE_UPS = "commits", "tasks", "handovers", "wake-ups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,14 @@ class Counts:
         commits: Database transactions, each with one sync of the disk.
         tasks: Created asyncio tasks.
         handovers: Jobs for the thread pool.
+        wake_ups: Wake-ups of the event loop through its own socket, by other threads or by this one.
     """
 
     calls: dict[str, float]
     commits: float
     tasks: float
     handovers: float
+    wake_ups: float
 
 
 async def count(config: EdgeConfig, photos: int, at_once: int = 1) -> Counts:
@@ -76,6 +79,7 @@ async def count(config: EdgeConfig, photos: int, at_once: int = 1) -> Counts:
         commits=counts[_COMMITS] / photos,
         tasks=counts[_TASKS] / photos,
         handovers=counts[_HANDOVERS] / photos,
+        wake_ups=counts[_WAKE_UPS] / photos,
     )
 
 
@@ -87,6 +91,7 @@ def _patched_counters(counts: Counter[str]) -> Iterator[None]:
             (_COMMITS, Database, "_commit"),
             (_TASKS, asyncio.BaseEventLoop, "create_task"),
             (_HANDOVERS, ThreadPoolExecutor, "submit"),
+            (_WAKE_UPS, BaseSelectorEventLoop, "_write_to_self"),
         ):
             counting = _counting_wrapper(counts, name, getattr(owner, method))
             patches.enter_context(patch.object(owner, method, counting))

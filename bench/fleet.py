@@ -26,11 +26,11 @@ from schemas.topics import HANDLERS, PHOTO, RESULT
 _FLEETS = (1, 10, 100, 1000)
 _HANDLERS = (1, 2, 4)
 _PER_S = 60.0
-_COST = "CPU-ms per photo"
+COST = "CPU-ms per photo"
 _SATURATED = "photos/s at saturation"
 _FAIRNESS = "fairness at saturation"
-_MEMORY = "memory of the handlers"
-_LOST = "unanswered"
+MEMORY = "memory of the handlers"
+LOST = "unanswered"
 OURS = "Gleaner"
 _RESEND_S = 5.0
 _TIMEOUT_S = 30.0
@@ -112,7 +112,10 @@ def fairness(shares: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FleetRun:
-    """A fleet with its own broker and model server, measured with an increasing number of handlers."""
+    """A fleet with its own broker and model server, measured with an increasing number of handlers.
+
+    `saturated`: measure at saturation too, and not only at a fixed rate.
+    """
 
     setting: Setting
     count: int
@@ -120,6 +123,7 @@ class FleetRun:
     seconds: float
     repeat: int
     table: Table
+    saturated: bool = True
 
     async def run(self) -> None:
         """Run all measurements of this fleet."""
@@ -135,9 +139,10 @@ class FleetRun:
                     await stack.add_handler(running, folder, name, name=name, shares=True, **no_samples)
                     pids.append(running.pids[name])
                 await self._at_fixed_rate(devices, pids, running.pids[stack.BROKER])
-                await self._at_saturation(devices, number)
+                if self.saturated:
+                    await self._at_saturation(devices, number)
                 resident_mb = sum(map(procfs.resident_bytes, pids)) / 1e6
-                self.table.add(self._figure_name(_MEMORY, number), OURS, resident_mb)
+                self.table.add(self._figure_name(MEMORY, number), OURS, resident_mb)
 
     async def _at_fixed_rate(self, devices: list[Device], handlers: list[int], broker: int) -> None:
         """Send at a rate that one handler can sustain, each photo from a random device."""
@@ -153,7 +158,7 @@ class FleetRun:
             procfs.cpu_s(pid) - before for pid, before in zip((broker, *handlers), before_s, strict=True)
         ]
         photos_answered = max(1, len(outcome.latencies_s))
-        cost, lost = (self._figure_name(what, len(handlers)) for what in (_COST, _LOST))
+        cost, lost = (self._figure_name(what, len(handlers)) for what in (COST, LOST))
         self.table.add(cost, "handlers", 1000 * sum(spent_s[1:]) / photos_answered)
         self.table.add(cost, "broker", 1000 * spent_s[0] / photos_answered)
         self.table.add(lost, OURS, outcome.failed)
@@ -216,11 +221,11 @@ def figures(table: Table, sizes: Mapping[int, Sequence[int]]) -> list[Figure]:
     """
     made = []
     for what, unit in (
-        (_COST, "ms"),
+        (COST, "ms"),
         (_SATURATED, "photos/s"),
         (_FAIRNESS, ""),
-        (_MEMORY, "MB"),
-        (_LOST, ""),
+        (MEMORY, "MB"),
+        (LOST, ""),
     ):
         for devices, numbers in sizes.items():
             for number in numbers:
@@ -235,7 +240,7 @@ def figures(table: Table, sizes: Mapping[int, Sequence[int]]) -> list[Figure]:
 
 def _growth(table: Table, devices: int, handlers: int) -> Figure:
     """Return the cost of a photo relative to that with ten devices."""
-    few, many = (table.values[named(_COST, count, handlers), "handlers"] for count in (_BASE, devices))
+    few, many = (table.values[named(COST, count, handlers), "handlers"] for count in (_BASE, devices))
     return Figure(
         name=named("cost of a photo", devices, handlers) + f", as a part of that with {_BASE}",
         of="handlers",
@@ -247,7 +252,7 @@ def _growth(table: Table, devices: int, handlers: int) -> Figure:
 
 def _memory(table: Table, devices: int) -> Figure:
     """Return the memory of a handler for each device beyond ten."""
-    few, many = (table.values[named(_MEMORY, count, 1), OURS] for count in (_BASE, devices))
+    few, many = (table.values[named(MEMORY, count, 1), OURS] for count in (_BASE, devices))
     return Figure(
         name=f"memory for a device, from {_BASE} to {devices} devices",
         of="handlers",

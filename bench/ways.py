@@ -47,5 +47,5 @@ WAYS = (HARVESTED, LOOKED_AT)
 NOTE = (
     f"Of `{HARVESTED.name}` each photo is decoded once and becomes a sample, which is on the disk before the "
     f"result is published and gets a receipt; of `{LOOKED_AT.name}` each photo is decoded and none becomes a "
-    "sample. A photo of neither kind does not exist: damage is told of every JPEG, also where a cap is full."
+    "sample. A photo of neither kind does not exist: every JPEG is checked, also where a cap is full."
 )

@@ -161,9 +161,13 @@ class Checks:
             return failed("answer", f"none in {self._timeout_s:g} s", "check that the edge uses this broker")
         result: Result = delivery.message()
         expected = result.photo_id == photo.photo_id and result.code == "expired"
+        reason = result.reason or result.code or "no reason given"
         took_ms = (time.monotonic() - started) * 1000
         return Finding(
-            expected, "answer", f"from the edge in {took_ms:.1f} ms", f"unexpected result: {result}"
+            expected,
+            "answer",
+            f"from the edge in {took_ms:.1f} ms",
+            f"the photo was {result.status}: {reason}",
         )
 
     @property

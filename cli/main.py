@@ -1,5 +1,6 @@
 """The `gleaner` command: import and run one subcommand, and print its errors as one sentence."""
 
+import errno
 import importlib
 import logging
 import os
@@ -39,6 +40,9 @@ COMMANDS = {
     "schema": "write the JSON Schemas and the AsyncAPI document of the topics",
     "demo": "run the whole loop on this machine",
 }
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_FAILURES = _FULL | {errno.EIO}
+_FREE_SPACE = "free space on its disk, or name another folder"
 _WITH_SUBCOMMANDS = ("cloud", "deploy")
 
 
@@ -83,7 +87,11 @@ def _failure(words: list[str], error: BaseException) -> int:
         return exit_codes.INTERRUPTED
     if isinstance(cause, OutputError):
         output.discard_output()
-    if isinstance(cause, OSError) and cause.filename is not None:
+    if isinstance(cause, OSError) and cause.errno in _DISK_FAILURES:
+        where = "a file" if cause.filename is None else cause.filename
+        hint = _FREE_SPACE if cause.errno in _FULL else None
+        cause = TransientError(f"cannot write {where}: {cause.strerror}", hint=hint)
+    elif isinstance(cause, OSError) and cause.filename is not None:
         cause = PermanentError(f"cannot use {cause.filename}: {cause.strerror}")
     if isinstance(cause, UnicodeEncodeError) and (odd := [word for word in words if not is_unicode(word)]):
         cause = PermanentError(

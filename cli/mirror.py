@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--probes",
         type=options.listen_address,
         metavar="HOST:PORT",
-        help="where to serve /livez and /readyz (nowhere)",
+        help="where to serve /livez, /readyz and /metrics (nowhere)",
     )
     parser.add_argument(
         "--state-dir",

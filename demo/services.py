@@ -14,7 +14,7 @@ _BROKER_S = 240.0
 """Timeout in seconds for the broker; a mosquitto that is not installed is downloaded first."""
 # Low thresholds and no novelty limit: a model of ten labels is rarely confident, and all photos are novel.
 # Few audits, so that the 20 labels go to training. High caps, because a replay is faster than a camera.
-_EDGE_CONFIG = """
+EDGE_CONFIG = """
 [harvest]
 auto_confidence = 0.6
 hard_entropy = 0.97
@@ -139,7 +139,7 @@ class Services:
         serving = self.work / "serving"
         (serving / "pets").mkdir(parents=True)
         config = self.work / "edge.toml"
-        config.write_text(_EDGE_CONFIG, encoding="utf-8")
+        config.write_text(EDGE_CONFIG, encoding="utf-8")
         await processes.start(
             "modelserver", "modelserver", "--model_name=pets", f"--model_base_path={serving}/pets",
             # Polls often, so that a released version is loaded without a noticeable wait.

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -27,6 +27,7 @@ from edge.harvest.sampler import Sampler
 from schemas.codec import decode
 from schemas.errors import CodecError
 from schemas.events import EventName
+from schemas.field_types import Milliseconds
 from schemas.messages import Event, Forget, Photo, Sample
 from schemas.topics import EVENT, FORGET, SAMPLE
 
@@ -36,6 +37,14 @@ MIGRATIONS = (
     "CREATE TABLE forget_order (order_id TEXT NOT NULL)",
     "CREATE TABLE forgotten_before (device TEXT PRIMARY KEY, before_ms INTEGER NOT NULL)",
 )
+
+
+class _Forgotten(NamedTuple):
+    """Up to when the photos of a device were forgotten."""
+
+    device: str
+    before_ms: Milliseconds
+
 
 _EVERY_DEVICE = ""
 _MAX_TIMES = 4096  # the newest; a name of a device is at most 63 characters
@@ -198,7 +207,7 @@ def _last_order(connection: sqlite3.Connection) -> str | None:
 
 
 def _times(connection: sqlite3.Connection) -> dict[str, int]:
-    return dict(connection.execute("SELECT device, before_ms FROM forgotten_before"))
+    return dict(damage.read_rows(connection, "forgotten_before", _Forgotten))
 
 
 def _samples(connection: sqlite3.Connection) -> list[str]:

@@ -1,4 +1,4 @@
-"""Every shell block of the documents is executed by a test, or says why not; the cheap ones are run here."""
+"""Every shell block of the documents is executed by a test, or has a reason why not; cheap ones run here."""
 
 import asyncio
 import re

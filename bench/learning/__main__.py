@@ -10,7 +10,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from bench.learning.policies import (
     Policy,
     RandomLabels,
 )
-from bench.learning.world import STRENGTHS, PhotoEmbedder, World, Worlds
+from bench.learning.world import STRENGTHS, PhotoEmbedder, Photos, World, Worlds
 from cli.progress import Bars
 from cloud.modeling.linear_head import Head
 
@@ -50,6 +50,8 @@ POLICIES: dict[str, Callable[[World, int], Policy]] = {
     "aligned, coverage": AlignedLabels,
     "full": Full,
     "full, at random": partial(Full, drawn=True),
+    "full, no gate": partial(Full, gated=False),
+    "full, at random, no gate": partial(Full, drawn=True, gated=False),
     "all labels": AllLabels,
 }
 
@@ -64,6 +66,9 @@ class SimulationResult:
         accepted: number of labels of models that were trained on.
         wrong: number of wrong ones among them.
         worst_step: largest drop of the accuracy on the gate's gold set between two served versions.
+        so_far: after each round, the mean accuracy over the gate's gold set and the gold photos of all rounds
+            so far: of a fleet whose earlier devices stay.
+        worst_step_so_far: the smallest gain of these photos by a version that replaced another one.
         verdicts: decisions of the gate, counted.
     """
 
@@ -72,16 +77,24 @@ class SimulationResult:
     accepted: int
     wrong: int
     worst_step: float
+    so_far: list[float]
+    worst_step_so_far: float
     verdicts: dict[str, int]
 
 
 def simulate(world: World, policy: Policy) -> SimulationResult:
     """Run a policy through all rounds of a world."""
     accuracy, clean = [], [policy.model.accuracy(world.gate)]
+    so_far, steps = [], [0.0]
+    seen = [world.gate]
     for round_ in world.rounds:
+        seen.append(round_.gold)
+        before = policy.model
         policy.learn(round_.stream)
         accuracy.append(policy.model.accuracy(round_.gold))
         clean.append(policy.model.accuracy(world.gate))
+        so_far.append(_mean_accuracy(policy.model, seen))
+        steps.append(so_far[-1] - _mean_accuracy(before, seen))
     decisions = [verdict.decision for verdict in policy.verdicts] if isinstance(policy, Full) else []
     return SimulationResult(
         accuracy=accuracy,
@@ -89,8 +102,15 @@ def simulate(world: World, policy: Policy) -> SimulationResult:
         accepted=policy.accepted.labels,
         wrong=policy.accepted.wrong,
         worst_step=max(before - after for before, after in itertools.pairwise(clean)),
+        so_far=so_far,
+        worst_step_so_far=min(steps),
         verdicts={decision: decisions.count(decision) for decision in dict.fromkeys(decisions)},
     )
+
+
+def _mean_accuracy(model: Model, sets: Sequence[Photos]) -> float:
+    """Return the accuracy of a model on several sets of photos, each with the same weight."""
+    return float(np.mean([model.accuracy(photos) for photos in sets]))
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -119,19 +139,24 @@ def summary(
         "accepted": accepted,
         "wrong_share": round(wrong / accepted, 4) if accepted else None,
         "worst_step": round(max(p.worst_step for p in runs), 4),
+        "so_far": np.mean([p.so_far for p in runs], axis=0).round(4).tolist(),
+        "worst_step_so_far": round(min(p.worst_step_so_far for p in runs), 4),
     }
 
 
 def _over(runs: list[SimulationResult], random: list[SimulationResult]) -> dict[str, object]:
-    """Return the gains over labels at random: of the mean of the rounds and of the last round."""
+    """Return the gains over labels at random: mean of the rounds, last round, all photos so far."""
     pairs = list(zip(runs, random, strict=True))
     mean = [float(np.mean(one.accuracy)) - float(np.mean(other.accuracy)) for one, other in pairs]
     last = [one.accuracy[-1] - other.accuracy[-1] for one, other in pairs]
+    so_far = [one.so_far[-1] - other.so_far[-1] for one, other in pairs]
     return {
         "over_random": round(float(np.mean(mean)), 4),
         "over_random_interval": [round(end, 4) for end in interval(mean)],
         "last_over_random": round(float(np.mean(last)), 4),
         "last_over_random_interval": [round(end, 4) for end in interval(last)],
+        "so_far_over_random": round(float(np.mean(so_far)), 4),
+        "so_far_over_random_interval": [round(end, 4) for end in interval(so_far)],
     }
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from msgspec import structs
@@ -23,9 +23,10 @@ from cloud.dataset.example import MIN_TEACHER_LABELS, Example
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.paired_comparison import PairedPredictions
 from cloud.labeling.ensemble import fit_ensemble, lane_thresholds, out_of_fold_votes
-from cloud.labeling.review_order import UnlabelledPhoto, most_informative, pool_weights
-from cloud.labeling.review_queue import Embedded, build_pool
+from cloud.labeling.review_order import Pool, UnlabelledPhoto, pool_weights
+from cloud.labeling.review_queue import Embedded, build_pool, newest_first
 from cloud.modeling.backbones import EFFICIENTNET_LITE0, EFFICIENTNET_LITE0_GRID, Backbone
+from cloud.modeling.linear_head import Head
 from cloud.modeling.novelty import fit_novelty, novelty_scores
 from cloud.progress import NoProgress
 from cloud.training.candidates.candidate_evaluation import evaluate_backbone
@@ -105,10 +106,12 @@ class Full(Policy):
         world: As for `Policy`.
         seed: As for `Policy`.
         drawn: Whether people label photos of the stream at random instead of those of the review queue.
+        gated: Whether the gate decides; if not, every version is promoted.
     """
 
-    def __init__(self, world: World, seed: int, *, drawn: bool = False) -> None:
+    def __init__(self, world: World, seed: int, *, drawn: bool = False, gated: bool = True) -> None:
         self.drawn = drawn
+        self.gated = gated
         self.samples = [
             Sample(
                 photo_id,
@@ -151,6 +154,7 @@ class Full(Policy):
         if self.world.labelled.grid is not None and is_worth_trying(best, EFFICIENTNET_LITE0_GRID):
             best = better(best, self._evaluate(EFFICIENTNET_LITE0_GRID, trained_on))
         self.losses.append({name: best.held_out[name].loss for name in best.fitted})
+        self.results, self.trained_on = best, trained_on
         winner, known = best.chosen_fit, Labelled.of(best.examples, self.world.classes)
         by_models = [place for place in np.unique(winner.positions) if not known.human[place]]
         self.accepted.count(
@@ -168,10 +172,17 @@ class Full(Policy):
         for at, (sample, example) in enumerate(zip(trained_on, examples, strict=True)):
             if example.human:
                 copies[at] = sample.copy(backbone.name)
-        learner = FrozenLearner(None, features, len(self.world.classes), copies)
-        return evaluate_backbone(
+        basis = _span(np.concatenate([features, copies]))
+        learner = FrozenLearner(None, features @ basis, len(self.world.classes), copies @ basis)
+        results = evaluate_backbone(
             backbone, learner, self.world.classes, examples, [], seed=self.seed, progress=NoProgress()
         )
+        fitted = {
+            name: replace(one, head=Head(basis @ one.head.kernel, one.head.bias))
+            for name, one in results.fitted.items()
+        }
+        embedded = features[np.unique(results.chosen_fit.positions)]
+        return replace(results, fitted=fitted, training_embeddings=embedded)
 
     def _is_trained_on(self, sample: Sample) -> bool:
         # Audits since the last promotion only evaluate: training on them would bias the comparison.
@@ -249,19 +260,30 @@ class Full(Policy):
     def _review(self) -> None:
         waiting = {sample.photo_id: sample for sample in self.samples if sample.human is None}
         if self.drawn:
-            asked = self.draw.permutation(list(waiting))[:REVIEWS].tolist()
+            newest = [key for key, sample in waiting.items() if sample.round_number == self.rounds]
+            asked = self.draw.permutation(newest)[:REVIEWS].tolist()
         else:
             asked = self._asked_first(waiting)
         for photo_id in asked:
             waiting[photo_id].human = human_label(waiting[photo_id].truth, self.world.classes)
 
     def _asked_first(self, waiting: dict[str, Sample]) -> list[str]:
-        photos = [_waiting(sample, self.world.classes) for sample in waiting.values()]
-        weights = pool_weights(photos)
+        newer, older = (
+            [
+                _waiting(one, self.world.classes)
+                for one in waiting.values()
+                if (one.round_number < self.rounds) == before
+            ]
+            for before in (False, True)
+        )
         # Imported photos have no embedding in the dataset.
         rated = [_embedded(one) for one in self.samples if one.human is not None and one.lane is not None]
-        pool = build_pool(weights, {key: _embedded(waiting[key]) for key in weights}, rated)
-        return [photo.photo_id for photo in most_informative(photos, REVIEWS, pool)]
+
+        def pool(photos: Sequence[UnlabelledPhoto]) -> Pool | None:
+            weights = pool_weights(photos)
+            return build_pool(weights, {key: _embedded(waiting[key]) for key in weights}, rated)
+
+        return [photo.photo_id for photo in newest_first(newer, older, REVIEWS, pool)]
 
     def _is_promoted(self, challenger: Model) -> bool:
         fresh = [sample for sample in self.samples if self._is_fresh_audit(sample) and sample.has_human_class]
@@ -273,11 +295,31 @@ class Full(Policy):
             best=self.best,
             seed=self.seed,
             classes=self.world.classes,
+            held_out=self._held_out(),
         )
         self.verdicts.append(verdict)
-        if verdict.decision == "promote":
+        promoted = verdict.decision == "promote" or not self.gated
+        if promoted:
             self.best = max(self.best, challenger.accuracy(self.world.gate))
-        return verdict.decision == "promote"
+        return promoted
+
+    def _held_out(self) -> PairedPredictions | None:
+        """Return both versions' answers to labelled photos that the champion has not seen; None without any.
+
+        The challenger's are those of the cross-validation.
+        """
+        held_out = self.results.chosen_held_out
+        photos = [self.trained_on[position] for position in held_out.positions]
+        new = [row for row, photo in enumerate(photos) if photo.round_number >= self.champion_since]
+        if not new:
+            return None
+        seen = np.stack([photos[row].vector(self.model.backbone) for row in new])
+        return PairedPredictions(
+            self.model.probabilities(seen),
+            self.results.held_out_answers[new],
+            held_out.labels[new],
+            np.ones(len(new)),
+        )
 
 
 def decide_promotion(
@@ -289,6 +331,7 @@ def decide_promotion(
     best: float,
     seed: int,
     classes: Sequence[str] = CLASSES,
+    held_out: PairedPredictions | None = None,
 ) -> promotion_gate.Verdict:
     """Return the verdict of the promotion gate about two models."""
     on_gold = PairedPredictions(
@@ -307,10 +350,27 @@ def decide_promotion(
             np.array([1 / (sample.inclusion or math.nan) for sample in audit]),
         )
     return promotion_gate.decide_promotion(
-        promotion_gate.Evidence(on_gold, max(best, champion.accuracy(gold)), tuple(classes), on_audit),
+        promotion_gate.Evidence(
+            on_gold,
+            max(best, champion.accuracy(gold)),
+            tuple(classes),
+            on_audit,
+            held_out=held_out,
+        ),
         1,
         seed=seed,
     )
+
+
+def _span(vectors: Vectors) -> Vectors:
+    """Return an orthonormal basis `[D, d]` of the space that vectors `[N, D]` span.
+
+    A head and principal components of vectors are the same there, and the dozens of heads of a round need
+    not find that space one by one, which took most of the time.
+    """
+    if len(vectors) >= vectors.shape[1]:
+        return np.eye(vectors.shape[1], dtype=np.float32)
+    return np.linalg.qr(vectors.astype(np.float64).T)[0]
 
 
 def _example(sample: Sample, classes: Sequence[str]) -> Example:

@@ -34,9 +34,7 @@ class Exposition:
 
     def page(self) -> bytes:
         """Return the metrics as of now."""
-        from prometheus_client import generate_latest  # noqa: PLC0415  # only services that are asked load it
-
-        return generate_latest(_Families([*_families(self._measurements()), *_process_families()]))
+        return written(self._measurements())
 
     def _measurements(self) -> Iterator[Measurement]:
         status, ready = self._bus.status(), self._bus.unready_reason() is None
@@ -46,6 +44,13 @@ class Exposition:
         yield from edge_measurements(status)
         for source in self._sources:
             yield from source()
+
+
+def written(measurements: Iterable[Measurement]) -> bytes:
+    """Return measurements, and those of this process, in Prometheus' text format."""
+    from prometheus_client import generate_latest  # noqa: PLC0415  # only services that are asked load it
+
+    return generate_latest(_Families([*_families(measurements), *_process_families()]))
 
 
 def edge_measurements(status: Status) -> Iterator[Measurement]:
@@ -79,7 +84,7 @@ class _Families:
         return self._families
 
 
-def _families(measurements: Iterator[Measurement]) -> "Iterator[Family]":
+def _families(measurements: Iterable[Measurement]) -> "Iterator[Family]":
     by_metric: dict[Metric, list[Measurement]] = {}
     for measurement in measurements:
         by_metric.setdefault(measurement.metric, []).append(measurement)

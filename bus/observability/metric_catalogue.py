@@ -11,7 +11,9 @@ from typing import Literal, NamedTuple, get_args
 from schemas.lanes import LANES
 
 Kind = Literal["counter", "gauge", "histogram"]
-Service = Literal["device", "edge", "collector", "trainer", "rollout", "gateway", "notify", "console"]
+Service = Literal[
+    "device", "edge", "collector", "trainer", "rollout", "gateway", "notify", "console", "mirror"
+]
 
 
 class Metric(NamedTuple):
@@ -52,6 +54,7 @@ def _each(*values: str) -> tuple[tuple[str], ...]:
 
 
 _ALL: tuple[Service, ...] = get_args(Service)
+_ON_A_BROKER: tuple[Service, ...] = tuple(one for one in _ALL if one != "mirror")
 _SENDERS: tuple[Service, ...] = ("device", "edge", "console")
 DURATION_BOUNDS_S = (0.05, 0.1, 0.25, 1.0, 5.0)
 """Upper bounds of the buckets of a duration, in seconds."""
@@ -127,11 +130,11 @@ DISK_FREE = Metric(
     "system_filesystem_usage_bytes",
     "gauge",
     "free bytes of the file system with the state folder",
-    _SENDERS,
+    (*_SENDERS, "mirror"),
     ("system_filesystem_state",),
 )
 DISCONNECTIONS = Metric(
-    "gleaner_broker_disconnections", "counter", "connections to the broker that ended", _ALL
+    "gleaner_broker_disconnections", "counter", "connections to the broker that ended", _ON_A_BROKER
 )
 BROKER_DROPS = Metric(
     "gleaner_broker_dropped_messages",
@@ -143,15 +146,15 @@ CERTIFICATE_END = Metric(
     "gleaner_certificate_not_after_seconds",
     "gauge",
     "when a certificate ends, in seconds since 1970; absent without TLS",
-    _ALL,
+    _ON_A_BROKER,
     ("certificate",),
     _each("client", "ca"),
 )
 SERVER_CERTIFICATE_END = Metric(
     "gleaner_server_certificate_not_after_seconds",
     "gauge",
-    "when the certificate of the pages ends, in seconds since 1970; absent without HTTPS",
-    ("console",),
+    "when the certificate of the server ends, in seconds since 1970; absent without HTTPS",
+    ("console", "mirror"),
     ("certificate",),
     _each("server"),
 )
@@ -233,6 +236,20 @@ LABELS_UNRECORDED = Metric(
     ("console",),
 )
 OPEN_PAGES = Metric("gleaner_open_pages", "gauge", "pages that follow what happens", ("console",))
+MIRROR_FETCHES = Metric(
+    "gleaner_mirror_fetches",
+    "counter",
+    "bundles fetched from an origin, by how that ended",
+    ("mirror",),
+    ("outcome",),
+    _each("fetched", "failed"),
+)
+MIRROR_BYTES = Metric(
+    "gleaner_mirror_fetched_bytes", "counter", "bytes of bundles that came from an origin", ("mirror",)
+)
+MIRROR_REFUSALS = Metric(
+    "gleaner_mirror_refused_clients", "counter", "requests without the certificate of an edge", ("mirror",)
+)
 _PROCESS = (
     Metric("process_cpu_seconds", "counter", "CPU time", _ALL),
     Metric("process_resident_memory_bytes", "gauge", "memory in use", _ALL),
@@ -277,6 +294,9 @@ METRICS: tuple[Metric, ...] = (
     NOTIFICATIONS,
     LABELS_UNRECORDED,
     OPEN_PAGES,
+    MIRROR_FETCHES,
+    MIRROR_BYTES,
+    MIRROR_REFUSALS,
     *_PROCESS,
 )
 
@@ -300,6 +320,9 @@ COUNTED: tuple[Counted, ...] = tuple(
         (DATASET_FAILURES, r"dataset\.write_failed"),
         (ROUNDS, r"round\.(finished|failed)"),
         (NOTIFICATIONS, r"notification\.(sent|failed|dropped)"),
+        (MIRROR_FETCHES, r"bundle\.(fetched|failed)"),
+        (MIRROR_BYTES, r"bundle\.fetched_bytes"),
+        (MIRROR_REFUSALS, r"client\.refused"),
         (GATEWAY_MESSAGES, r"(up|down)\.[a-z]+\.([a-z_]+)"),
     )
 )
@@ -315,11 +338,14 @@ def most_series(service: Service) -> int:
     )
 
 
+_NAMES = {_ALL: "all", _ON_A_BROKER: "all but mirror"}
+
+
 def table() -> str:
     """Return all metrics as a Markdown table."""
     rows = ["| metric | type | labels | services | meaning |", "|---|---|---|---|---|"]
     for metric in METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
-        services = "all" if metric.services == _ALL else ", ".join(metric.services)
+        services = _NAMES.get(metric.services) or ", ".join(metric.services)
         rows.append(f"| `{metric.shown_name}` | {metric.kind} | {labels} | {services} | {metric.meaning} |")
     return "\n".join(rows) + "\n"

@@ -7,16 +7,20 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from typing import TypeVar
 
 import msgpack
+import msgspec
 import structlog
 
 from bus.metrics import Counters
+from schemas.errors import DECODE_ERRORS
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 Report = Callable[[str, str], Awaitable[None]]
 
 MIGRATIONS = (
@@ -78,6 +82,34 @@ def set_aside(connection: sqlite3.Connection, table: str, row: int, reason: str)
         connection.damaged.append(f"a row of {table} was set aside: {reason}")
 
 
+def read_rows(connection: sqlite3.Connection, table: str, type_: type[T], rest: str = "") -> list[T]:
+    """Return rows of a table, in the caller's transaction; each that is not of the type is set aside.
+
+    Args:
+        connection: Given to the work by `Database.run`.
+        table: Name of the table.
+        type_: A NamedTuple with some of its columns, in which msgspec checks types and bounds.
+        rest: What follows the table in the query, without values.
+    """
+    columns = ", ".join(type_._fields)  # type: ignore[attr-defined]  # of a NamedTuple
+    found = []
+    for row, *values in connection.execute(f"SELECT rowid, {columns} FROM {table} {rest}").fetchall():  # noqa: S608  # names of the code
+        if (one := checked(connection, table, row, values, type_)) is not None:
+            found.append(one)
+    return found
+
+
+def checked(
+    connection: sqlite3.Connection, table: str, row: int, values: Sequence[object], type_: type[T]
+) -> T | None:
+    """Return the values of a row as a type; None if they are not of it, after the row was set aside."""
+    try:
+        return msgspec.convert(values, type_)
+    except DECODE_ERRORS as error:
+        set_aside(connection, table, row, f"it cannot be read: {error}")
+        return None
+
+
 def forget(
     connection: sqlite3.Connection, ids: AbstractSet[str], names: Iterable[str], before_ms: int | None
 ) -> None:
@@ -90,9 +122,13 @@ def forget(
         before_ms: All older rows too; None for none.
     """
     texts = [name.encode() for name in names]
-    for seq, at_ms, content in connection.execute("SELECT seq, at_ms, content FROM damaged_row").fetchall():
+    columns = "seq, at_ms, CAST(content AS BLOB)"
+    for seq, at_ms, stored in connection.execute(f"SELECT {columns} FROM damaged_row").fetchall():  # noqa: S608  # no text from outside
+        content = stored or b""
         found = {one.decode() for one in _ID.findall(content)}
-        if found & ids or any(text in content for text in texts) or at_ms < (before_ms or 0):
+        # A row whose own time is damaged may be of any time.
+        is_old = before_ms is not None and not (isinstance(at_ms, int) and at_ms >= before_ms)
+        if found & ids or any(text in content for text in texts) or is_old:
             connection.execute("DELETE FROM damaged_row WHERE seq = ?", (seq,))
 
 

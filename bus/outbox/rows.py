@@ -117,11 +117,13 @@ def _head_damage(head: list[object], checksum: object) -> str | None:
 
 
 def _payload_damage(
-    message_id: str, topic: str, payload: object, checksum: str | None, read_id: ReadId | None
+    message_id: str, topic: str, payload: object, checksum: object, read_id: ReadId | None
 ) -> str | None:
     if not isinstance(payload, bytes):
         return "its payload is not bytes"
     if checksum is not None:
+        if not isinstance(checksum, str):
+            return "its checksum is not text"
         intact = checksum[_CRC_DIGITS:] == content_id(payload)
         return None if intact else "its payload does not have the stored checksum"
     try:

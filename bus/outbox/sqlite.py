@@ -29,6 +29,8 @@ Migrations = Mapping[str, Sequence[str]]
 _BATCH = 256
 _PENDING = 4096
 _IN_USE = "another gleaner uses this folder: stop it, or choose another one with --state-dir"
+_FULL = ("is full", "No space left")  # words of SQLite and of the system
+_NOT_WRITABLE = ("readonly", "Read-only", "Permission", "unable to open")
 _HIGHEST_NUMBER = 2**62  # more rows than any device stores
 _HAS_RUN = ("already exists", "duplicate column name")  # SQLite's words for a script that ran before
 _OWN_TABLES: Migrations = {"damaged": DAMAGED_ROWS}
@@ -139,8 +141,7 @@ class Database:
         try:
             connection = self._open()
         except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError) as error:
-            hint = _IN_USE if "locked" in str(error) else None
-            failure = StorageError(f"cannot open database {self._path}: {error}", hint=hint)
+            failure = StorageError(f"cannot open database {self._path}: {error}", hint=_remedy(error))
             self._loop.call_soon_threadsafe(_opened, opened, failure)
             return
         self._loop.call_soon_threadsafe(_opened, opened, None)
@@ -228,7 +229,9 @@ class Database:
                     job.result = job.error = None
                 self._commit(connection, jobs)
         except (sqlite3.Error, OSError) as error:
-            self._fail(jobs, StorageError(f"cannot repair database {self._path}: {error}"))
+            self._fail(
+                jobs, StorageError(f"cannot repair database {self._path}: {error}", hint=_remedy(error))
+            )
         return connection
 
     def _next(self) -> list[_Job]:
@@ -261,7 +264,9 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             failed = next((job.error for job in jobs if repair.is_damage(job.error)), error)
-            self._fail(jobs, StorageError(f"cannot commit to database {self._path}: {error}"))
+            self._fail(
+                jobs, StorageError(f"cannot commit to database {self._path}: {error}", hint=_remedy(error))
+            )
             return failed
         for sentence in connection.damaged:
             self._report(f"{self._path}: {sentence}")
@@ -358,6 +363,17 @@ def _opened(opened: "asyncio.Future[None]", failure: StorageError | None) -> Non
         opened.set_exception(failure)
 
 
+def _remedy(error: Exception) -> str | None:
+    said = str(error)
+    if "locked" in said:
+        return _IN_USE
+    if any(words in said for words in _FULL):
+        return "free space on that disk"
+    if any(words in said for words in _NOT_WRITABLE):
+        return "make that folder writable for this service"
+    return None
+
+
 def _complete(jobs: list[_Job]) -> None:
     for job in jobs:
         if job.future.done():  # the caller was cancelled
@@ -365,6 +381,7 @@ def _complete(jobs: list[_Job]) -> None:
         if job.error is None:
             job.future.set_result(job.result)
         elif isinstance(job.error, sqlite3.Error):
-            job.future.set_exception(StorageError(f"an SQL statement failed: {job.error}"))
+            error = job.error
+            job.future.set_exception(StorageError(f"an SQL statement failed: {error}", hint=_remedy(error)))
         else:
             job.future.set_exception(job.error)

@@ -14,6 +14,7 @@ Another run adds what is missing, and replaces a key only on request. `rights` (
 import codecs
 import os
 import pwd
+import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
@@ -41,6 +42,8 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _BROKER_DATA = "/var/lib/mosquitto"
 _STATE = "/var/lib/gleaner"
 
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+
 Fields = dict[str, str | bool]
 
 
@@ -58,7 +61,7 @@ def read_site(directory: Path) -> Site | None:
     """Return the site that was provisioned in a directory, or None.
 
     Raises:
-        ConfigError: `site.json` cannot be read or is invalid.
+        ConfigError: `site.json` cannot be read or is invalid, or uses what only a newer version knows.
     """
     path = directory / SITE
     try:
@@ -66,6 +69,12 @@ def read_site(directory: Path) -> Site | None:
     except FileNotFoundError:
         return None
     except (OSError, *DECODE_ERRORS) as error:
+        if (unknown := _UNKNOWN.search(str(error))) is not None:
+            # Not ignored: this version would write the site without it, and revoke its certificates.
+            raise ConfigError(
+                f"{path} has the field {unknown[1]!r}, which this version of Gleaner does not know",
+                hint="use the version that wrote it; what is provisioned works with this one",
+            ) from None
         raise ConfigError(f"cannot read {path}: {error}") from None
 
 

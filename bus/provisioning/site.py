@@ -31,7 +31,7 @@ class Address(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return f"{self.host}:{self.port}"
 
 
-class Edge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Edge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """An edge node."""
 
     broker: Address
@@ -40,8 +40,11 @@ class Edge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     homeassistant: bool = False
 
 
-class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything that was provisioned so far; stored as `site.json`.
+
+    Fields that have their default are not stored, so that an older version, which does not know a field,
+    reads the site as long as nothing uses it. A default that was released never changes.
 
     Args:
         cloud: The cloud's broker.

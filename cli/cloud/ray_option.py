@@ -19,9 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def embed_first(
-    arguments: Namespace, work: "Work", where: str, bars: Bars, version: int | None = None
-) -> None:
+def embed_first(arguments: Namespace, work: "Work", where: str, bars: Bars) -> None:
     """Embed the photos of a condition on the cluster that `--ray` names.
 
     Args:
@@ -29,11 +27,10 @@ def embed_first(
         work: What to do with each photo.
         where: Condition in SQL.
         bars: Show the progress.
-        version: Of the dataset; None for the newest.
 
     Raises:
         PermanentError, TransientError: As `cloud.ray_jobs.cluster.embed_on_ray`.
     """
     from cloud.ray_jobs.cluster import embed_on_ray  # noqa: PLC0415  # each command loads what it needs
 
-    embed_on_ray(work, arguments.ray, where, arguments.cache, bars, version=version)
+    embed_on_ray(work, arguments.ray, where, arguments.cache, bars)

@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -333,23 +334,18 @@ def _show(
 def _show_audits(console: "Console", people: People) -> None:
     from rich.table import Table  # noqa: PLC0415  # as above
 
-    columns = ("version", "audited photos", "right", "accuracy", "95 % interval", NEITHER)
-    audited = Table(*columns, title="Audits")
-    for one in people.accuracies:
-        audited.add_row(*one.cells())
-    console.print(audited)
+    def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        table = Table(*columns, title=title)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+    figures = ("version", "audited photos", "right", "accuracy", "95 % interval")
+    show("Audits", (*figures, NEITHER), [one.cells() for one in people.accuracies])
     if people.groups:
-        columns = ("group", "version", "audited photos", "right", "accuracy", "95 % interval")
-        by_group = Table(*columns, title="Audits of groups of devices")
-        for group in people.groups:
-            by_group.add_row(*group.cells())
-        console.print(by_group)
+        show("Audits of groups of devices", ("group", *figures), [one.cells() for one in people.groups])
     if people.variants:
-        columns = ("variant", "version", "audited photos", "right", "accuracy", "95 % interval")
-        by_variant = Table(*columns, title="Audits by variant")
-        for variant in people.variants:
-            by_variant.add_row(*variant.cells())
-        console.print(by_variant)
+        show("Audits by variant", ("variant", *figures), [one.cells() for one in people.variants])
 
 
 def _labels_line(labels: dict[str, int]) -> str:

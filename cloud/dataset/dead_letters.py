@@ -1,6 +1,6 @@
 """Keep samples that cannot be stored in the dataset, with the reason, in a bounded table next to it.
 
-A Lance table with the dataset's name and a suffix, so that several collectors share it wherever the dataset
+A Lance table with the dataset's name and a suffix, so that several collectors share it where the dataset
 is. When a bound is reached, the oldest rows are deleted.
 """
 

@@ -18,6 +18,8 @@ The difference hash alone is the same for all flat pictures, and for two animals
 """
 
 _SIDE_PX = 16
+THUMBNAIL_BYTES = _SIDE_PX * _SIDE_PX
+"""Length of a thumbnail."""
 _MIN_ROOM = 64
 
 

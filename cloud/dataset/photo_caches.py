@@ -1,10 +1,21 @@
 """The caches of trainings, SQLite files keyed by content id: merge them, and remove pictures from them."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from bus.outbox.repair import is_damage, parts
+
+T = TypeVar("T")
+Read = Callable[[sqlite3.Connection], T]
+
+log = structlog.get_logger()
 
 TABLES = {
     "embedding": (
@@ -16,6 +27,55 @@ TABLES = {
     ),
 }
 """Statements that create the table of a cache, by its name: embeddings, and the results of photo checks."""
+
+
+_TIMEOUT_S = 30.0  # another process may be writing to it
+
+
+def open_cache(path: Path, table: str, read: Read[T]) -> tuple[sqlite3.Connection, T]:
+    """Open a cache, which is created if missing, and read from it.
+
+    A file that SQLite finds damaged is deleted and begun anew: everything in it can be computed again.
+
+    Args:
+        path: Of the file.
+        table: One of `TABLES`.
+        read: Called with the connection; texts that are not UTF-8 have replacement characters.
+
+    Returns:
+        The connection, which the caller closes, and what `read` returned.
+
+    Raises:
+        sqlite3.Error: The cache is locked, or the disk failed.
+    """
+    try:
+        return _opened(path, table, read)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        log.warning("cache.damaged", path=str(path), error=str(error))
+        for part in parts(path):
+            part.unlink(missing_ok=True)
+        return _opened(path, table, read)
+
+
+def stored_vector(value: object) -> NDArray[np.float32] | None:
+    """Return the embedding in a row, None if the row is damaged."""
+    if not isinstance(value, bytes) or len(value) % np.dtype(np.float32).itemsize:
+        return None
+    vector = np.frombuffer(value, np.float32)
+    return vector if np.isfinite(vector).all() else None
+
+
+def _opened(path: Path, table: str, read: Read[T]) -> tuple[sqlite3.Connection, T]:
+    cache = sqlite3.connect(path, timeout=_TIMEOUT_S)
+    try:
+        cache.text_factory = lambda raw: raw.decode(errors="replace")
+        cache.execute(TABLES[table])
+        return cache, read(cache)
+    except BaseException:
+        cache.close()
+        raise
 
 
 class CacheFile(NamedTuple):

@@ -35,6 +35,8 @@ HAS_HUMAN_CLASS = f"human_label != '{NEITHER}'"
 """SQL condition: the photo has a human label other than `NEITHER`."""
 
 _CHANGES_PER_COMMIT = 256
+MODEL_TAG = "model-"
+"""Prefix of a tag that names what a model was trained from; its number follows."""
 _TRAINED = "gleaner.trained"
 
 
@@ -215,7 +217,7 @@ class Store:
         # Datasets of earlier versions have no mark, but the tags of their trainings.
         with self.table.map_errors():
             marked = _TRAINED in self.table.open_version().config()
-        return marked or any(tag.startswith("model-") for tag in self.tags())
+        return marked or any(tag.startswith(MODEL_TAG) for tag in self.tags())
 
     def expire_labels(self, older_than_s: float) -> int:
         """Remove labels that have waited too long for their photo.

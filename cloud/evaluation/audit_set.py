@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 
 from cloud.dataset.damage import Damage, scan_undamaged
 from cloud.dataset.example import MIN_CLASS_LABELS, Example
+from cloud.dataset.rows.typed_rows import typed_rows
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.dataset.training_set import device_groups
 from cloud.evaluation.audit_stats import sampling_weight
@@ -108,8 +109,8 @@ def audited_answers(store: Store, condition: str = "TRUE") -> Iterator[AuditedAn
     Raises:
         TransientError: The dataset cannot be read now.
     """
-    for row in store.scan(AuditedAnswer.__struct_fields__, where=f"{AUDITED_WITH_ANSWER} AND ({condition})"):
-        yield msgspec.convert(row, AuditedAnswer)
+    where = f"{AUDITED_WITH_ANSWER} AND ({condition})"
+    yield from typed_rows(store.scan(AuditedAnswer.__struct_fields__, where=where), AuditedAnswer)
 
 
 def hold_out_audit(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud.dataset.photo_caches import stored_vector
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.modeling.kernels import is_usable
 from cloud.registry.model_card import Card
@@ -112,8 +113,8 @@ def _cached(store: Store, photo_ids: Sequence[str], cache: Path) -> dict[str, ND
                 row = connection.execute(
                     "SELECT vector FROM embedding WHERE photo = ?", (bytes.fromhex(content),)
                 ).fetchone()
-                if row is not None and len(row[0]) % 4 == 0:
-                    found[photo_id] = np.frombuffer(row[0], np.float32)
+                if row is not None and (vector := stored_vector(row[0])) is not None:
+                    found[photo_id] = vector
     except sqlite3.Error:
         return {}
     return found

@@ -3,8 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-import msgspec
-
+from cloud.dataset.rows.typed_rows import typed_rows
 from cloud.dataset.store import Store
 from cloud.dataset.training_set import GROUP_COLUMN
 from cloud.evaluation.audit_set import (
@@ -71,8 +70,8 @@ def _audit_stats_by(store: Store, column: str, where: str) -> dict[int, dict[str
         return {}
     outcomes: defaultdict[tuple[int, str], list[tuple[bool, float]]] = defaultdict(list)
     for row in store.scan((*AuditedAnswer.__struct_fields__, column), where=where):
-        answer = msgspec.convert(row, AuditedAnswer)
-        outcomes[answer.model_version, str(row[column] or "")].append(answer.outcome)
+        for answer in typed_rows([row], AuditedAnswer):
+            outcomes[answer.model_version, str(row[column] or "")].append(answer.outcome)
     found: defaultdict[int, dict[str, AuditStats]] = defaultdict(dict)
     for version, value in sorted(outcomes):
         found[version][value] = AuditStats.from_outcomes(outcomes[version, value])
@@ -138,4 +137,4 @@ def audited_photos(store: Store, version: int) -> list[AuditedPhoto]:
     rows = store.scan(
         AuditedPhoto.__struct_fields__, where=f"{AUDITED_WITH_ANSWER} AND model_version = {version}"
     )
-    return [msgspec.convert(row, AuditedPhoto) for row in rows]
+    return list(typed_rows(rows, AuditedPhoto))

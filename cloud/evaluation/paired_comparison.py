@@ -158,6 +158,30 @@ def bootstrap_interval(
     return float(interval.low), float(interval.high)
 
 
+def gain_chance(comparison: Comparison) -> float:
+    """Return the probability of at least this many gains if both versions were equally good, one-sided."""
+    if comparison.gain <= 0:
+        return 1.0  # no gain; and a binomial test needs at least one trial
+    from scipy.stats import binomtest  # noqa: PLC0415 - as above
+
+    disagreements = comparison.only_champion + comparison.only_challenger
+    return float(binomtest(comparison.only_challenger, disagreements, alternative="greater").pvalue)
+
+
+def lowest_gain(gains: Floats, *, chance: float, seed: int) -> float:
+    """Return the gain in accuracy that the true one falls below with a probability, by the bootstrap.
+
+    Args:
+        gains: `[N]`, 1 where the challenger alone is right, -1 where the champion alone is, else 0.
+        chance: the probability, in (0, 1).
+        seed: of the resampling.
+    """
+    counts = [int((gains == value).sum()) for value in (-1, 0, 1)]
+    # Resampled photos have three kinds only: their numbers are multinomial.
+    drawn = np.random.default_rng(seed).multinomial(len(gains), np.array(counts) / len(gains), RESAMPLES)
+    return float(np.quantile((drawn[:, 2] - drawn[:, 0]) / len(gains), chance))
+
+
 def shown_worse(comparison: Comparison) -> bool:
     """Return True if the challenger is significantly worse, by McNemar's test or by the bootstrap."""
     # The bootstrap interval of a handful of photos is too narrow. It counts only if that many disagreements,

@@ -1,6 +1,7 @@
 """Promotion gate: decide whether a new version (the challenger) replaces the champion. No I/O.
 
-A challenger is promoted only if it is shown to be no worse on the same photos.
+A challenger is promoted only if it is shown to be no worse on the gold photos; or if gold photos and the new
+labels of cameras' photos, two independent witnesses, speak for it together.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,9 @@ from cloud.evaluation.paired_comparison import (
     PairedPredictions,
     bootstrap_interval,
     compare,
+    gain_chance,
     join,
+    lowest_gain,
     shown_better,
     shown_worse,
 )
@@ -31,6 +34,12 @@ LOST_CLASS = (
     "label more of them with 'gleaner cloud review'; to drop the class, use 'gleaner cloud merge-class' or"
     " 'gleaner cloud forget --class', train with --classes without it, or release with --force"
 )
+
+
+GOLD_CHANCE = 0.25
+"""Probability that gold photos exclude a loss by chance, where they are one of two witnesses."""
+NEW_LABELS_CHANCE = 0.2
+"""Probability that new labels show a gain by chance, as the other witness: both, in one of 20 cases."""
 
 
 class GateLimits(msgspec.Struct, frozen=True):
@@ -59,7 +68,7 @@ class Verdict(msgspec.Struct, frozen=True):
         gold: comparison on the gold set, None without one.
         audit: comparison on the audit slice, None without one.
         latency_ratio: challenger's to champion's, None if not measured.
-        held_out: comparison on held-out labels, None unless there is no gold set.
+        held_out: comparison on held-out labels and audits, None without any.
         groups: comparison on the photos of each group of devices, each version with its heads.
     """
 
@@ -85,7 +94,7 @@ class Evidence:
         audit: predictions for the audit slice, None without one.
         latency_ratio: challenger's to champion's, None if not measured.
         held_out: predictions for other photos with a person's label that neither version was trained on,
-            None without any; used where there is no gold set.
+            None without any. With a gold set, of photos that cameras sent alone.
         lost: classes of the champion that the challenger lacks, though photos of the dataset have them.
         groups: group of the device of each gold photo, or, without a gold set, of each held-out one and then
             of each audited one; empty if no device is in a group.
@@ -120,29 +129,35 @@ def decide_promotion(
         seed: of the bootstrap.
     """
     allowed = limits or GateLimits()
-    instead = join(evidence.held_out, evidence.audit) if evidence.gold is None else None
+    new = join(evidence.held_out, evidence.audit)
     gold, audit, held_out = (
-        None if pair is None else compare(pair, seed) for pair in (evidence.gold, evidence.audit, instead)
+        None if pair is None else compare(pair, seed) for pair in (evidence.gold, evidence.audit, new)
     )
+    together = (
+        evidence.gold is not None and held_out is not None and _agree(evidence.gold, held_out, allowed, seed)
+    )
+    better = together or any(one is not None and shown_better(one) for one in (gold, held_out))
     findings: list[_Finding] = []
     if evidence.gold is not None and gold is not None:
         findings = [
-            _accuracy("gold", gold, allowed),
+            _accuracy("gold", gold, allowed, held_out if together else None),
             *_against_best(gold, evidence.best_gold_accuracy, allowed),
-            *_recalls(evidence.gold, evidence.classes, allowed, better=shown_better(gold)),
-            *_calibration(evidence.gold, allowed, seed, better=shown_better(gold)),
+            *_recalls(evidence.gold, evidence.classes, allowed, better=better),
+            *_calibration(evidence.gold, allowed, seed, better=better),
+            # Audits alone have their own veto below.
+            *([] if held_out is None or evidence.held_out is None else _on_new_photos(held_out)),
         ]
-    elif instead is not None and held_out is not None:
+    elif new is not None and held_out is not None:
         findings = [
             _without_gold(_accuracy("held-out", held_out, allowed)),
-            *map(_without_gold, _recalls(instead, evidence.classes, allowed, better=shown_better(held_out))),
-            *map(_without_gold, _calibration(instead, allowed, seed, better=shown_better(held_out))),
+            *map(_without_gold, _recalls(new, evidence.classes, allowed, better=better)),
+            *map(_without_gold, _calibration(new, allowed, seed, better=better)),
         ]
     else:
         findings = [("inconclusive", f"no gold photos to judge on; {MORE_GOLD}")]
-    judged = instead if evidence.gold is None else evidence.gold
+    judged = new if evidence.gold is None else evidence.gold
     groups = {} if judged is None else _by_group(judged, evidence.groups, seed)
-    # The audit slice is small and only has a veto: it never makes a version be promoted.
+    # The audit slice alone is small and only has a veto; beside gold it counts as new labels.
     findings += [
         *_grouped(groups),
         *_lost(evidence.lost),
@@ -179,13 +194,19 @@ def _without_gold(finding: _Finding) -> _Finding:
     return decision, f"no gold photos, judged on held-out labels and audits: {reason}{hint}"
 
 
-def _accuracy(of: str, gold: Comparison, limits: GateLimits) -> _Finding:
+def _accuracy(of: str, gold: Comparison, limits: GateLimits, new: Comparison | None = None) -> _Finding:
     change = f"{of} accuracy {_change(gold)} on {gold.photos} photos"
     if shown_worse(gold):
         return "keep", f"{change}: worse ({p_words(gold.p_value)})"
     # On few photos too: the test has shown that chance is an unlikely cause of the gains.
     if shown_better(gold):
         return "promote", f"{change}: better ({p_words(gold.p_value)})"
+    if new is not None:
+        return "promote", f"{change}: no loss shown; {_new_photos(new)}: better"
+    return _no_worse(change, gold, limits)
+
+
+def _no_worse(change: str, gold: Comparison, limits: GateLimits) -> _Finding:
     # If N photos show no loss, the true loss may still be up to 3 / N at 95 % confidence: Hanley and
     # Lippman-Hand, If nothing goes wrong, is everything all right? (1983).
     needed = int(np.ceil(3 / limits.accuracy_loss)) if limits.accuracy_loss else None
@@ -215,6 +236,29 @@ def _audited(audit: Comparison) -> Iterator[_Finding]:
     if shown_worse(audit):
         change = f"audit accuracy {_change(audit)} on {audit.photos} photos"
         yield "keep", f"{change}: worse ({p_words(audit.p_value)})"
+
+
+def _agree(gold: PairedPredictions, new: Comparison, limits: GateLimits, seed: int) -> bool:
+    """Return whether gold photos and new labels speak for the challenger together.
+
+    A challenger that loses more than the limit on gold and gains nothing on new photos passes both by chance
+    in about one of 20 cases at most, because the photos are different ones.
+    """
+    # Without a loss among N photos, chance has it with a probability of (1 - limit) ** N.
+    if len(gold.truth) * limits.accuracy_loss < -np.log(GOLD_CHANCE) or gain_chance(new) > NEW_LABELS_CHANCE:
+        return False
+    before, after = gold.correct
+    low = lowest_gain(after.astype(np.float64) - before, chance=GOLD_CHANCE, seed=seed)
+    return low >= -limits.accuracy_loss
+
+
+def _on_new_photos(new: Comparison) -> Iterator[_Finding]:
+    if shown_worse(new):
+        yield "keep", f"{_new_photos(new)}: worse ({p_words(new.p_value)})"
+
+
+def _new_photos(new: Comparison) -> str:
+    return f"accuracy on new labels of cameras' photos {_change(new)} on {new.photos} photos"
 
 
 def _recalls(

@@ -28,7 +28,7 @@ class Embedder:
     Attributes:
         backbone: the backbone.
         network: pixels to embedding.
-        flipped: pixels to the embedding of their mirror image; None if the backbone is for what has none.
+        flipped: pixels to the embedding of their mirror image; None if the backbone has no use for it.
         cache_dir: where embeddings are cached.
     """
 

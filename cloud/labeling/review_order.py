@@ -101,15 +101,20 @@ def reason_text(photo: UnlabelledPhoto) -> str:
 
 
 def _is_in_doubt(photo: UnlabelledPhoto) -> bool:
-    """Return whether a person should label a photo: models label those of lane auto that none disputes."""
-    return photo.lane not in {lanes.AUTO, lanes.AUDIT} or (photo.lane == lanes.AUTO and _is_disputed(photo))
+    """Return whether a person should label a photo: two models agree on those that none has to.
+
+    Where no teacher has answered, the only model that is sure of a photo of lane auto is the one that
+    chose the lane. The labels of people have to test it too.
+    """
+    agreed = photo.lane == lanes.AUTO and photo.teacher_label is not None and not _is_disputed(photo)
+    return photo.lane != lanes.AUDIT and not agreed
 
 
 def pool_weights(photos: Iterable[UnlabelledPhoto], limit: int = POOL_PHOTOS) -> dict[str, float]:
     """Choose the photos that represent all that are in doubt: a random sample of each device's photos.
 
-    Photos of lane auto have a free label by a model already: to cover them as well would spend people's
-    labels where the model is right.
+    Photos of lane auto on which a teacher and the edge agree have a free label already: to cover them as well
+    would spend people's labels where the models are right.
 
     Args:
         photos: In any order.
@@ -164,6 +169,14 @@ def _sort_key(photo: UnlabelledPhoto) -> tuple[int, float, str]:
     return 1 if _is_disputed(photo) else 2, -informativeness(photo), photo.photo_id
 
 
+def _hash_of(photo: UnlabelledPhoto) -> int | None:
+    """Return a photo's difference hash, None if it has none or it is damaged."""
+    try:
+        return None if photo.dhash is None else int(photo.dhash, 16)
+    except ValueError:
+        return None
+
+
 def _is_disputed(photo: UnlabelledPhoto) -> bool:
     return photo.teacher_label is not None and photo.teacher_label != photo.edge_label
 
@@ -198,8 +211,8 @@ class _Order:
 
     def take(self, photo: UnlabelledPhoto) -> None:
         """Count a photo as listed."""
-        if photo.dhash is not None:
-            self._hashes.append(int(photo.dhash, 16))
+        if (dhash := _hash_of(photo)) is not None:
+            self._hashes.append(dhash)
         if self._coverage is not None and photo.photo_id in self._in_pool:
             self._coverage.add(self._in_pool[photo.photo_id])
 
@@ -240,10 +253,8 @@ class _Order:
         return int(self._members[np.flatnonzero(usable & (gains >= _SECOND_KEY_SHARE * largest))[0]])
 
     def _is_near(self, photo: UnlabelledPhoto) -> bool:
-        if photo.dhash is None:
-            return False
-        dhash = int(photo.dhash, 16)
-        return any((dhash ^ other).bit_count() <= NEAR_BITS for other in self._hashes)
+        dhash = _hash_of(photo)
+        return dhash is not None and any((dhash ^ other).bit_count() <= NEAR_BITS for other in self._hashes)
 
     def _fill(self, at: int) -> None:
         """Count a photo in the quotas of its device and of its class."""

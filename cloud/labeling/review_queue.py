@@ -1,14 +1,16 @@
 """Read the unlabelled samples for review in their order (active learning), and make the labels' messages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bus.mqtt.presence import now_ms
-from cloud.dataset.store import HAS_IMAGE, Label, Store
+from cloud.dataset.rows.typed_rows import typed_rows
+from cloud.dataset.store import HAS_IMAGE, MODEL_TAG, Label, Store
+from cloud.evaluation.unseen import readable_version
 from cloud.labeling.review_order import (
     Pool,
     UnlabelledPhoto,
@@ -38,6 +40,7 @@ __all__ = [
     "known_classes",
     "listed_for_review",
     "most_informative",
+    "newest_first",
 ]
 
 MAX_LABELLED = 2048
@@ -84,14 +87,51 @@ def awaiting_review(store: Store, limit: int) -> list[ReviewItem]:
         [photo.photo_id for photo in chosen],
         [name for name in ReviewItem.__struct_fields__ if name != "reason"],
     )
-    return [msgspec.convert(found[photo.photo_id] | {"reason": photo.reason}, ReviewItem) for photo in chosen]
+    rows = (found[one.photo_id] | {"reason": one.reason} for one in chosen if one.photo_id in found)
+    return list(typed_rows(rows, ReviewItem))
 
 
 def listed_for_review(store: Store, limit: int) -> list[UnlabelledPhoto]:
     """Return the same photos without reading an image, for a caller that shows them one after the other."""
     rows = store.scan(_COLUMNS, where=_AWAITING)
-    waiting = [msgspec.convert(row, UnlabelledPhoto) for row in rows]
-    return most_informative(waiting, limit, _pool(store, waiting))
+    waiting = list(typed_rows(rows, UnlabelledPhoto))
+    passed_over = _waited_at_last_training(store)
+    newer, older = (
+        [photo for photo in waiting if (photo.photo_id in passed_over) == before] for before in (False, True)
+    )
+    return newest_first(newer, older, limit, partial(_pool, store))
+
+
+def newest_first(
+    newer: Sequence[UnlabelledPhoto],
+    older: Sequence[UnlabelledPhoto],
+    limit: int,
+    pool: Callable[[Sequence[UnlabelledPhoto]], Pool | None],
+) -> list[UnlabelledPhoto]:
+    """List photos that came since the last training, then those that people passed over before it.
+
+    Cameras and light change: photos that wait for long stand for what is no longer sent, and where each
+    device had its turn, most labels went to devices of before (docs/experiments.md).
+
+    Args:
+        newer: Photos that came since the last training.
+        older: The others.
+        limit: Maximum number.
+        pool: Reads the embeddings that represent some photos.
+    """
+    listed = most_informative(newer, limit, pool(newer))
+    if not older or len(listed) == limit:
+        return listed
+    return listed + most_informative(older, limit - len(listed), pool(older))
+
+
+def _waited_at_last_training(store: Store) -> frozenset[str]:
+    """Return the ids of the photos that waited when the newest version was trained; empty if unknown."""
+    trained = [version for tag, version in store.tags().items() if tag.startswith(MODEL_TAG)]
+    known = readable_version(store, max(trained, default=None))
+    if known is None:  # nothing was trained, or what was forgotten took the tags with it
+        return frozenset()
+    return frozenset(str(row["photo_id"]) for row in store.scan(["photo_id"], where=_AWAITING, version=known))
 
 
 def _pool(store: Store, waiting: Sequence[UnlabelledPhoto]) -> Pool | None:

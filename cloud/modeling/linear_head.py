@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 PRIOR_VARIANCE = 30.0
 """Variance of each weight's Gaussian prior, for embeddings with a mean square distance of 1 to their mean."""
 
+TEMPERATURE_SPREAD = 0.5
+"""Width of the Cauchy prior of a temperature's logarithm, around a temperature of 1."""
+
 _GRADIENT_LIMIT = 1e-6
 _FEW = 2  # below as many dimensions per example, finding the basis costs more than it saves
 _MAX_ITERATIONS = 2000
 _TEMPERATURE_BOUNDS = (0.05, 20.0)
 _LOG_TEMPERATURE_ERROR = 1e-4  # a hundredth of a per cent of the temperature
+_TEMPERATURES = 25
+"""Points of the grid on which the lowest minimum is looked for; two neighbours differ by a quarter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +119,19 @@ def _fit(
     return Head(kernel=np.asarray(kernel), bias=np.asarray(bias - mean @ kernel))
 
 
-def fit_temperature(logits: Floats, labels: Ints) -> float:
-    """Find the temperature that maximises the likelihood of held-out labels.
+def fit_temperature(logits: Floats, labels: Ints, *, prior: bool = True) -> float:
+    """Find the most probable temperature by held-out labels, under a Cauchy prior of its logarithm.
+
+    Ten labels, as a first version has, may happen to be answered no better than by chance. Their likelihood
+    alone then asks for the highest temperature, and the version would be sure of nothing. A head that is
+    fitted under a prior is about calibrated as it is. The prior has heavy tails: logits of other origin may
+    be too large by any factor, and a few labels show that.
 
     Args:
         logits: `[N, K]`, of examples that the classifier was not trained on.
         labels: `[N]`.
+        prior: False to find the most likely temperature instead, at which two classifiers are compared: with
+            the prior, the one with the larger logits would win if both are right.
 
     Returns:
         The divisor of the logits, in [0.05, 20]; 1 if there are no examples.
@@ -129,7 +141,7 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     """
     if len(labels) == 0:
         return 1.0
-    return match_temperature(logits, _smoothed(labels, logits.shape[1]))
+    return _best_temperature(logits, _smoothed(labels, logits.shape[1]), prior=prior / len(labels))
 
 
 def match_temperature(logits: Floats, targets: Floats) -> float:
@@ -142,17 +154,26 @@ def match_temperature(logits: Floats, targets: Floats) -> float:
     Returns:
         The divisor of the logits, in [0.05, 20].
     """
+    return _best_temperature(logits, targets, prior=0.0)
+
+
+def _best_temperature(logits: Floats, targets: Floats, prior: float) -> float:
+    """Minimise the cross-entropy minus the logarithm of the prior, of which one has the weight `prior`."""
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - a quarter of a second, see `fit_head`
 
     def loss(log_temperature: float) -> float:
-        return cross_entropy(softmax(logits / np.exp(log_temperature)), targets)
+        surprise = np.log1p((log_temperature / TEMPERATURE_SPREAD) ** 2)
+        return cross_entropy(softmax(logits / np.exp(log_temperature)), targets) + prior * float(surprise)
 
-    # In the logarithm, so that the error is relative; the loss has a single minimum.
+    low, high = np.log(_TEMPERATURE_BOUNDS)
+    if prior:
+        # Without the prior, the loss has a single minimum. With it there may be two, one of them near 1.
+        grid = np.linspace(low, high, _TEMPERATURES)
+        best = int(np.argmin([loss(point) for point in grid]))
+        low, high = grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)]
+    # In the logarithm, so that the error is relative.
     found = minimize_scalar(
-        loss,
-        bounds=tuple(np.log(_TEMPERATURE_BOUNDS)),
-        method="bounded",
-        options={"xatol": _LOG_TEMPERATURE_ERROR},
+        loss, bounds=(low, high), method="bounded", options={"xatol": _LOG_TEMPERATURE_ERROR}
     )
     return float(np.exp(found.x))
 

@@ -20,6 +20,7 @@ from cloud.modeling.arrays import Floats
 from cloud.modeling.offset_head import answer_by_groups
 from cloud.registry.model_card import Calibration, Card
 from cloud.registry.registry import Champion
+from schemas import lanes
 from schemas.codec import content_id
 from schemas.groups.heads import GroupHeads, read_heads
 
@@ -54,7 +55,7 @@ def evaluate_challenger(
         gold: photos with labels of the challenger's classes; may be empty.
         audit: the fresh audit slice, with weights. A version is wrong on labels that it does not know.
         held_out: photos with a person's label that neither version was trained on, with the challenger's
-            answers; used where there is no gold photo.
+            answers; with gold photos, only those that people were asked about (`HeldOutAnswers.asked`).
         labels: that people gave to other photos of the dataset; a class of the champion among them must
             not be lost.
         backbone: of the challenger.
@@ -71,7 +72,9 @@ def evaluate_challenger(
             Contestant(after, classes, read_heads(challenger)),
         )
         on_gold, on_audit = pair.answer(gold), pair.answer(audit)
-        on_held_out = None if gold or held_out is None else pair.compare_answered(held_out)
+        if gold and held_out is not None:
+            held_out = held_out.asked()
+        on_held_out = None if held_out is None else pair.compare_answered(held_out)
         # With the same backbone only the weights differ: the measurement would be noise.
         answered = () if held_out is None else held_out.photos
         measurable = (*gold, *audit, *answered) if backbone != champion.card.backbone else ()
@@ -150,6 +153,15 @@ class HeldOutAnswers(NamedTuple):
 
     photos: Sequence[Example]
     probabilities: Floats
+
+    def asked(self) -> "HeldOutAnswers":
+        """Return those of cameras' photos that people were asked about.
+
+        What they report of their own accord, in lane feedback, are mistakes of the champion: any other
+        version would seem better.
+        """
+        rows = [row for row, one in enumerate(self.photos) if one.sampled and one.lane != lanes.FEEDBACK]
+        return HeldOutAnswers([self.photos[row] for row in rows], self.probabilities[rows])
 
 
 class Predictor(Protocol):

@@ -93,6 +93,7 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         reason: of the rollback.
         facts: figures of the rollback.
         skipped: nodes that cannot try the challenger; they get it when the rollout is finished.
+        failed: those of the skipped nodes that alone found the challenger bad; they keep the champion.
         baseline: by node, the champion's figures in the newest stage that ran both versions there.
         announced: whether all nodes have been sent the outcome.
         paused: whether no further stage begins until an operator resumes.
@@ -115,6 +116,7 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     facts: Facts = {}
     # The file keeps its field names: a rollout may outlive an update of the controller.
     skipped: list[Name] = field(name="passed_over", default_factory=list)
+    failed: list[Name] = []
     baseline: dict[Name, VersionStats] = field(name="usual", default_factory=dict)
     announced: bool = field(name="over", default=False)
     paused: bool = False
@@ -137,6 +139,11 @@ class Rollout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def active_nodes(self) -> list[str]:
         """Nodes of the current group, without the skipped ones."""
         return [node for node in self.groups[self.group] if node not in self.skipped]
+
+    @property
+    def voting_nodes(self) -> int:
+        """Number of nodes that were given the challenger, also those that keep the champion since."""
+        return sum(node not in self.skipped or node in self.failed for node in self.reached_nodes)
 
     @property
     def reached_nodes(self) -> list[str]:

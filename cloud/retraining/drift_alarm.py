@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud.dataset.rows.typed_rows import typed_rows
 from cloud.dataset.store import HAS_IMAGE, Store
 from cloud.evaluation.metrics import significant
 from cloud.modeling.kernels import is_usable, most_common_length
@@ -168,7 +169,7 @@ def _read_sides(store: Store, where: str, trained_at: int | None, block: int) ->
         rows = store.scan(
             _Photo.__struct_fields__, where=where, limit=_REFERENCE_BLOCKS * block, order=_BY_ARRIVAL
         )
-        reference = [msgspec.convert(row, _Photo) for row in rows]
+        reference = list(typed_rows(rows, _Photo))
     if not reference:
         return _Samples([], [])
     last = reference[-1]
@@ -190,7 +191,7 @@ def _newest(store: Store, where: str, version: int, block: int) -> list[_Photo]:
     rows = store.scan(
         _Photo.__struct_fields__, where=where, version=version, limit=count - left_out, order=_BY_NEWEST
     )
-    return [msgspec.convert(row, _Photo) for row in rows][::-1]
+    return list(typed_rows(rows, _Photo))[::-1]
 
 
 def _scopes(sides: _Samples, block: int) -> dict[str, _Scope]:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from bus.mqtt.presence import now_ms
+from cloud.dataset.rows.typed_rows import typed_rows
 from cloud.dataset.store import HAS_HUMAN_CLASS, HAS_IMAGE, Store
 from cloud.evaluation.audit_set import audited_answers
 from cloud.evaluation.audit_stats import AuditStats
@@ -126,7 +127,7 @@ def _read_scores(
     """Read the first samples, or the newest ones, by time of arrival."""
     order = ("-received_at_ms", "-photo_id") if newest else ("received_at_ms", "photo_id")
     rows = store.scan(_Score.__struct_fields__, where=where, version=version, limit=limit, order=order)
-    return [msgspec.convert(row, _Score) for row in rows]
+    return list(typed_rows(rows, _Score))
 
 
 def _in_order(scores: "list[_Score]") -> Scores:

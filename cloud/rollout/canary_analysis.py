@@ -3,7 +3,7 @@
 They compare failed calls, latency, labels and audited accuracy with the champion's.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
 
@@ -25,6 +25,9 @@ MIN_PHOTOS = 20
 
 EVEN_FROM = 1000
 """Photos up to which a node counts in full, however few the others have."""
+FEWEST_TO_OVERRULE = 3
+"""Nodes from which one alone cannot roll a version back."""
+_SUSPECTS = 8
 _MIN_FAILURES = 5
 _MOST = 10**9  # photos or calls of a node in one stage
 _ERROR_MARGIN = 0.02  # allowed excess of the share of failed calls over the champion's
@@ -128,14 +131,51 @@ def canary_alarms(
         min_photos: Photos below which disagreement and latency give no alarm.
         comparable: Whether both versions call their classes the same; else disagreement gives no alarm.
     """
+    yield from pooled_alarms(reports, rules, audits, min_photos, comparable=comparable)
+    yield from latency_alarms(reports, rules, min_photos).values()
+
+
+def pooled_alarms(
+    reports: Mapping[str, CanaryReport],
+    rules: Rules,
+    audits: RolloutAudits,
+    min_photos: int = MIN_PHOTOS,
+    *,
+    comparable: bool = True,
+) -> Iterator[Alarm]:
+    """Yield the alarms of `canary_alarms` about the figures of all nodes together."""
     pooled = pool_reports(evened(reports.values()))
     if pooled is not None:
         yield from _failures(pooled)
         if comparable:
             yield from _disagreement(pooled, rules, audits.reference()[0], min_photos)
+
+
+def latency_alarms(
+    reports: Mapping[str, CanaryReport], rules: Rules, min_photos: int = MIN_PHOTOS
+) -> dict[str, Alarm]:
+    """Return the alarms of `canary_alarms` about the latency of a node, by node."""
     # Not pooled: a slow node with few photos would be hidden, and machines differ in speed.
-    for node, report in reports.items():
-        yield from _latency(node, report, rules, min_photos)
+    found = {node: next(_latency(node, one, rules, min_photos), None) for node, one in reports.items()}
+    return {node: alarm for node, alarm in found.items() if alarm is not None}
+
+
+def only_witness(
+    reports: Mapping[str, CanaryReport], alarms: Callable[[Mapping[str, CanaryReport]], Iterable[Alarm]]
+) -> str | None:
+    """Return the node without whose report there would be no alarm; None if the others say so as well.
+
+    Args:
+        reports: By node, with an alarm.
+        alarms: Returns the alarms of some of them.
+    """
+    if len(reports) < FEWEST_TO_OVERRULE:
+        return None
+    worst = sorted(reports, key=lambda node: -(reports[node].challenger.failed + reports[node].disagreed))
+    for node in worst[:_SUSPECTS]:
+        if not any(alarms({other: report for other, report in reports.items() if other != node})):
+            return node
+    return None
 
 
 def _failures(report: CanaryReport) -> Iterator[Alarm]:

@@ -8,7 +8,7 @@ from msgspec import structs
 from bus.mqtt.client import Bus
 from bus.mqtt.presence import now_ms
 from bus.mqtt.publish_confirmed import publish_confirmed
-from bus.mqtt.subscription import Subscription
+from bus.mqtt.subscription import Delivery, Subscription
 from cloud.dataset.store import Store
 from cloud.evaluation.live_accuracy import audited_photos
 from cloud.registry.registry import Registry, newest_promoted
@@ -180,14 +180,19 @@ async def retained_policies(
             async for delivery in policies:
                 delivery.ack()
                 if (node := delivery.names["node"]) in nodes:
-                    try:
-                        found[node] = delivery.message()
-                    except CodecError:
-                        if not broken_is_none:
-                            raise
-                        found[node] = Policy(node=node)
+                    found[node] = _policy(delivery, broken_is_none=broken_is_none)
                 if len(found) == len(nodes):
                     break
     except TimeoutError:
         pass  # the normal end if a node has no policy
     return found
+
+
+def _policy(delivery: Delivery[Policy], *, broken_is_none: bool) -> Policy:
+    """Return the policy of a delivery, or the default one for an invalid message that may be ignored."""
+    try:
+        return delivery.message()
+    except CodecError:
+        if not broken_is_none:
+            raise
+        return Policy(node=delivery.names["node"])

@@ -191,8 +191,9 @@ def _serves(
     if model is None or model.version != version or model.state != "available":
         return False
     if model.sha256 is None or digest is None:
-        # Without a digest, a retained status may be from before the release and mean another bundle.
-        return not delivery.retained
+        # Without a digest, a retained status may be from before the release and mean another bundle; and a
+        # node may be unable to use what its model server has: it cannot write the models, or name classes.
+        return not delivery.retained and status.state == "online"
     return model.sha256 == digest
 
 

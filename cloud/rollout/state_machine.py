@@ -3,8 +3,9 @@
 `cloud/rollout/controller.py` calls `decide` once a second and carries the decision out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
@@ -16,10 +17,12 @@ from cloud.rollout.canary_analysis import (
     MIN_PHOTOS,
     Alarm,
     audit_alarms,
-    canary_alarms,
     credible,
     credible_stats,
+    latency_alarms,
+    only_witness,
     pool_reports,
+    pooled_alarms,
 )
 from schemas.field_types import Stage
 from schemas.messages import CanaryReport, Release, Status, VersionStats
@@ -45,7 +48,8 @@ class Decision:
     """The next action with its reason and figures.
 
     Attributes:
-        action: `skip-node` excludes the node in `facts`; `skip-stages` gives the group the version untried;
+        action: `skip-node` excludes the node in `facts`; `return-node` gives it the champion back, because it
+            alone says that the version is bad; `skip-stages` gives the group the version untried;
             `pause`, `resume` and `promote` are an operator's, see `cloud/rollout/steering.py`.
         reason: A sentence.
         facts: Figures behind it.
@@ -53,7 +57,16 @@ class Decision:
     """
 
     action: Literal[
-        "wait", "advance", "skip-stages", "skip-node", "roll-back", "finish", "pause", "resume", "promote"
+        "wait",
+        "advance",
+        "skip-stages",
+        "skip-node",
+        "return-node",
+        "roll-back",
+        "finish",
+        "pause",
+        "resume",
+        "promote",
     ]
     reason: str
     facts: Facts = field(default_factory=dict)
@@ -70,16 +83,17 @@ class Assignment(NamedTuple):
 
 def assignments(rollout: Rollout) -> dict[str, Assignment]:
     """Return by node the release that it should have now; nodes that are absent keep what they have."""
+    kept = dict.fromkeys(rollout.failed, Assignment(rollout.champion))
     if rollout.phase == "returned":
         # Skipped nodes never had the challenger: a release of the champion could only disturb them.
         tried = (node for node in rollout.reached_nodes if node not in rollout.skipped)
-        return dict.fromkeys(tried, Assignment(rollout.champion))
+        return dict.fromkeys(tried, Assignment(rollout.champion)) | kept
     if rollout.phase == "finished":
-        return dict.fromkeys(rollout.reached_nodes, Assignment(rollout.challenger))
+        return dict.fromkeys(rollout.reached_nodes, Assignment(rollout.challenger)) | kept
     before = [node for group in rollout.groups[: rollout.group] for node in group]
     now = Assignment(rollout.challenger, rollout.current_step.stage, rollout.current_step.share)
     found = dict.fromkeys(before, Assignment(rollout.challenger)) | dict.fromkeys(rollout.active_nodes, now)
-    return {node: assignment for node, assignment in found.items() if node not in rollout.skipped}
+    return {node: assignment for node, assignment in found.items() if node not in rollout.skipped} | kept
 
 
 def decide(
@@ -102,6 +116,8 @@ def decide(
         return Decision("wait", f"it is {rollout.phase}")
     if (alarm := next(_alarms(rollout, nodes, audits), None)) is not None:
         return Decision("roll-back", alarm.reason, alarm.facts)
+    if (said := _heard(rollout, nodes, audits)) is not None:
+        return said
     for node in rollout.active_nodes:
         if (refusal := nodes.get(node, NodeState()).refusal) is not None:
             return Decision("skip-node", f"{node} cannot try it: {refusal}", {"node": node})
@@ -115,14 +131,37 @@ def decide(
     return _progress(rollout, nodes, (now_ms - began_ms) / 1000, patient=patient)
 
 
+def _heard(rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAudits) -> Decision | None:
+    """Return what follows from the word of single nodes, None if none says anything new."""
+    complaints = _complaints(rollout, nodes, audits)
+    if not complaints:
+        return None
+    node, alarm = next(iter(complaints.items()))
+    if is_credible({*rollout.failed, *complaints}, rollout.voting_nodes):
+        return Decision("roll-back", alarm.reason, alarm.facts)
+    reason = f"{node} alone gets version {rollout.champion.version} back: {alarm.reason}"
+    return Decision("return-node", reason, {**alarm.facts, "node": node})
+
+
+def is_credible(complaining: Collection[str], nodes: int) -> bool:
+    """Return whether what some nodes say of a version counts for all: two of them, or half.
+
+    The certificate of an edge can be stolen, and its disk can be full: one node's word counts for that node
+    where others have the version too.
+    """
+    return len(complaining) > 1 or 2 * len(complaining) >= nodes
+
+
 def apply(rollout: Rollout, decision: Decision, now_ms: int) -> Rollout:
     """Return the rollout after a decision."""
     match decision.action:
         case "wait":
             return rollout
         # In these `since_ms` stays: reports of the current step still count.
-        case "skip-node":
-            return structs.replace(rollout, skipped=[*rollout.skipped, str(decision.facts["node"])])
+        case "skip-node" | "return-node":
+            node = str(decision.facts["node"])
+            failed = [*rollout.failed, node] if decision.action == "return-node" else rollout.failed
+            return structs.replace(rollout, skipped=[*rollout.skipped, node], failed=failed)
         case "pause" if not rollout.paused:
             return structs.replace(rollout, paused=True, paused_at_ms=now_ms)
         case "resume" if rollout.paused:
@@ -190,22 +229,56 @@ def bake_reports(rollout: Rollout, nodes: Mapping[str, NodeState]) -> dict[str, 
             since_ms=rollout.since_ms,
         )
         for node, status in found.items()
-        if status and status.serving and status.serving.version == rollout.challenger.version
+        if status
+        and status.serving
+        and status.serving.version == rollout.challenger.version
+        and node not in rollout.failed
     }
 
 
 def _alarms(rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAudits) -> Iterator[Alarm]:
-    for node in rollout.reached_nodes:
-        if (failure := nodes.get(node, NodeState()).failure) is not None:
-            yield Alarm(f"{node} cannot serve it: {failure}", {"node": node})
-    min_photos = max(1, min(MIN_PHOTOS, rollout.current_step.photos or MIN_PHOTOS))
-    comparable = not _renamed(rollout)
-    reports = current_reports(rollout, nodes)
-    yield from canary_alarms(reports, rollout.rules, audits, min_photos, comparable=comparable)
-    yield from canary_alarms(bake_reports(rollout, nodes), rollout.rules, audits)
+    """Yield the alarms that do not depend on the word of a single node."""
+    for reports, alarms in _judged(rollout, nodes, audits):
+        found = [*alarms(reports)]
+        if found and only_witness(reports, alarms) is None:
+            yield found[0]
     yield from audit_alarms(audits)
     if rollout.group == 0 and not rollout.active_nodes and not _group_serves_it(rollout, nodes):
         yield Alarm(_why_untried(rollout, nodes), {})
+
+
+def _complaints(rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAudits) -> dict[str, Alarm]:
+    """Return what single nodes say against the challenger, by node."""
+    found: dict[str, Alarm] = {}
+    for node in rollout.reached_nodes:
+        if (failure := nodes.get(node, NodeState()).failure) is not None and node not in rollout.failed:
+            found[node] = Alarm(f"{node} cannot serve it: {failure}", {"node": node})
+    for reports, alarms in _judged(rollout, nodes, audits):
+        if (alarm := next(iter(alarms(reports)), None)) and (witness := only_witness(reports, alarms)):
+            found.setdefault(witness, alarm)
+        for node, slow in latency_alarms(reports, rollout.rules, _min_photos(rollout)).items():
+            found.setdefault(node, slow)
+    return found
+
+
+_Reports = Mapping[str, CanaryReport]
+
+
+def _judged(
+    rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAudits
+) -> Iterator[tuple[_Reports, Callable[[_Reports], Iterable[Alarm]]]]:
+    """Yield the reports of the trial, and those of nodes that serve the challenger, with their judgement."""
+    comparable = not _renamed(rollout)
+    judge = partial(pooled_alarms, rules=rollout.rules, audits=audits)
+    yield (
+        current_reports(rollout, nodes),
+        partial(judge, min_photos=_min_photos(rollout), comparable=comparable),
+    )
+    yield bake_reports(rollout, nodes), judge
+
+
+def _min_photos(rollout: Rollout) -> int:
+    return max(1, min(MIN_PHOTOS, rollout.current_step.photos or MIN_PHOTOS))
 
 
 def _why_untried(rollout: Rollout, nodes: Mapping[str, NodeState]) -> str:

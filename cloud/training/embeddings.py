@@ -1,9 +1,11 @@
 """Embeddings of photos, cached on disk for frozen backbones."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -11,13 +13,14 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, TrainingError
-from cloud.dataset.photo_caches import TABLES
+from cloud.dataset.photo_caches import open_cache, stored_vector
 from cloud.modeling.backbones import Backbone, preprocess, weights_digest
 from cloud.progress import Progress
 from cloud.training.distributed import Team, alone
 from schemas.pixels import DECODING
 
 BATCH_PHOTOS = 32
+_Graph: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 PREPROCESSING = DECODING
 """Version of `backbones.preprocess`, raised when its output changes; part of the cache file's name."""
 
@@ -57,15 +60,15 @@ def embeddings(
     path = cache_dir / embeddings_file(backbone, network, dim=dim)
     # By content, not by photo id: a photo that is imported again gets another id.
     keys = [bytes.fromhex(example.content_id) for example in examples]
-    with closing(sqlite3.connect(path, timeout=30.0)) as cache:  # another process may be writing to it
-        cache.execute(TABLES["embedding"])
-        known = _read(cache, keys, backbone.embedding_dim)
+    opened, known = open_cache(path, "embedding", lambda cache: _read(cache, keys, backbone.embedding_dim))
+    with closing(opened) as cache:
         wanted = _missing_anywhere(keys, known, team or alone())
         missing = list({k: e for k, e in zip(keys, examples, strict=True) if k in wanted}.items())
         if missing:
             photos = [example for _, example in missing]
             progress.start("embed dimmed photos" if dim else "embed photos", len(photos))
-            for start, vectors in _batches(photos, backbone, network, team or alone(), dim=dim):
+            run = _kept_graph(backbone, network, dim)
+            for start, vectors in _batches(photos, backbone, run, team or alone()):
                 batch = dict(zip([key for key, _ in missing[start:]], vectors, strict=False))
                 known.update(batch)
                 with cache:  # a commit per batch: embedding thousands of photos takes minutes
@@ -107,7 +110,7 @@ def embed(
     """
     progress.start("embed photos", len(examples))
     parts = []
-    for _, vectors in _batches(examples, backbone, network, team or alone()):
+    for _, vectors in _batches(examples, backbone, _graph(backbone, network), team or alone()):
         parts.append(vectors)
         progress.advance(len(vectors))
     return np.concatenate(parts)
@@ -157,13 +160,12 @@ def decoder_reason(error: tf.errors.InvalidArgumentError) -> str:
 
 
 def _read(cache: sqlite3.Connection, keys: Sequence[bytes], dim: int) -> dict[bytes, NDArray[np.float32]]:
-    """Look up embeddings; a row of the wrong length is damaged and counts as missing."""
-    known = {}
+    """Look up embeddings; a damaged row counts as missing."""
+    found = {}
     for key in keys:
         row = cache.execute("SELECT vector FROM embedding WHERE photo = ?", (key,)).fetchone()
-        if row is not None and len(row[0]) == dim * np.dtype(np.float32).itemsize:
-            known[key] = np.frombuffer(row[0], np.float32)
-    return known
+        found[key] = None if row is None else stored_vector(row[0])
+    return {key: one for key, one in found.items() if one is not None and len(one) == dim}
 
 
 def _missing_anywhere(keys: Sequence[bytes], known: Mapping[bytes, object], team: Team) -> set[bytes]:
@@ -173,17 +175,34 @@ def _missing_anywhere(keys: Sequence[bytes], known: Mapping[bytes, object], team
     return {key for key, wanted in zip(keys, absent, strict=True) if wanted}
 
 
-def _batches(
-    examples: Sequence[Example], backbone: Backbone, network: keras.Model, team: Team, *, dim: bool = False
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the start of each batch and its embeddings, `[n, D]`."""
+def _graph(backbone: Backbone, network: keras.Model, dim: bool = False) -> _Graph:  # noqa: FBT001, FBT002  # as below
+    """Return the function from encoded photos to embeddings; its first call traces it."""
 
     def embed_batch(encoded: tf.Tensor) -> tf.Tensor:
         images = preprocess(backbone, encoded)
         return network(dimmed(images, backbone) if dim else images, training=False)
 
     # One graph for batches of any size: without the signature, the last one would be traced again.
-    run = tf.function(embed_batch, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    graph: _Graph = tf.function(
+        embed_batch, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+    )
+    return graph
+
+
+@lru_cache(maxsize=3)
+def _kept_graph(backbone: Backbone, network: keras.Model, dim: bool) -> _Graph:  # noqa: FBT001  # a key of the cache
+    """Return the graph of a network, kept for calls with few photos each, as the tasks of a Ray worker are.
+
+    Tracing takes as long as a hundred photos. Three are kept, with their networks: photos, mirror images and
+    dimmed copies.
+    """
+    return _graph(backbone, network, dim)
+
+
+def _batches(
+    examples: Sequence[Example], backbone: Backbone, run: _Graph, team: Team
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the start of each batch and its embeddings, `[n, D]`."""
     size = BATCH_PHOTOS * team.count
     for start in range(0, len(examples), size):
         of_all_workers = examples[start : start + size]

@@ -4,6 +4,7 @@ Every worker of a team gets the same result for the same photos, so nothing has 
 memory of one does not suffice for a photo.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -15,10 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from cloud.dataset.example import EQUALS_GOLD, Example, LeftOut
-from cloud.dataset.fingerprint import Fingerprint, NearDuplicates, fingerprint
+from cloud.dataset.fingerprint import THUMBNAIL_BYTES, Fingerprint, NearDuplicates, fingerprint
 from cloud.dataset.image_check import check_image
 from cloud.dataset.importing.hold_out import Photo, near_groups
-from cloud.dataset.photo_caches import TABLES
+from cloud.dataset.photo_caches import open_cache
 from cloud.modeling.arrays import Ints
 from cloud.modeling.backbones import Backbone, preprocess
 from cloud.progress import Progress
@@ -137,9 +138,9 @@ class PhotoChecker:
     def _check(self, photos: Sequence[Example], progress: Progress) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         wanted = {photo.content_id: photo for photo in photos if photo.content_id not in self._known}
-        with closing(sqlite3.connect(self._path, timeout=30.0)) as cache:
-            cache.execute(TABLES["photo"])
-            self._known |= _read(cache, wanted)
+        opened, found_before = open_cache(self._path, "photo", lambda cache: _read(cache, wanted))
+        with closing(opened) as cache:
+            self._known |= found_before
             missing = [photo for key, photo in wanted.items() if key not in self._known]
             if not missing:
                 return
@@ -227,10 +228,20 @@ def _read(cache: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Checked]:
         row = cache.execute(
             "SELECT reason, dhash, thumbnail FROM photo WHERE photo = ?", (bytes.fromhex(key),)
         ).fetchone()
-        if row is not None:
-            reason, dhash, thumbnail = row
-            known[key] = Checked(reason, None if reason else Fingerprint(int(dhash, 16), thumbnail))
+        if row is not None and (checked := _stored(*row)) is not None:
+            known[key] = checked
     return known
+
+
+def _stored(reason: object, dhash: object, thumbnail: object) -> Checked | None:
+    """Return the result in a row, None if the row is damaged: the picture is checked again."""
+    if isinstance(reason, str) and reason:
+        return Checked(reason, None)
+    if reason is not None or not isinstance(dhash, str) or not isinstance(thumbnail, bytes):
+        return None
+    if len(thumbnail) != THUMBNAIL_BYTES or not re.fullmatch(r"[0-9a-f]{16}", dhash):
+        return None
+    return Checked(None, Fingerprint(int(dhash, 16), thumbnail))
 
 
 def _row(item: tuple[str, Checked]) -> tuple[bytes, str | None, str | None, bytes | None]:

@@ -18,7 +18,7 @@ from cloud.dataset.example import (
     count_reasons,
     gold_overlap,
 )
-from cloud.dataset.store import Store
+from cloud.dataset.store import MODEL_TAG, Store
 from cloud.dataset.training_set import human_classes
 from cloud.modeling.backbone_names import check_backbone_name
 from cloud.modeling.load_tensorflow import load_tensorflow
@@ -212,7 +212,7 @@ def tag_dataset(store: Store, version: int, dataset_version: int) -> list[str]:
 
 
 def _tag(version: int) -> str:
-    return f"model-{version}"
+    return f"{MODEL_TAG}{version}"
 
 
 class _Terms(TypedDict):

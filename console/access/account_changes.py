@@ -13,6 +13,7 @@ from typing import NamedTuple
 import structlog
 
 from bus.mqtt.presence import now_ms
+from bus.outbox.damage import read_rows
 from bus.outbox.sqlite import Database
 from console.access import audit_trail
 from console.access.accounts import Accounts
@@ -27,6 +28,12 @@ MIGRATIONS = (
     """,
 )
 _LOOK_S = 5.0
+
+
+class _Row(NamedTuple):
+    name: str
+    role: str
+    fingerprint: str
 
 
 class Seen(NamedTuple):
@@ -74,8 +81,8 @@ def changes(before: Mapping[str, Seen], now: Mapping[str, Seen]) -> Iterator[tup
 
 
 def _record(connection: sqlite3.Connection, now: Mapping[str, Seen]) -> None:
-    rows = connection.execute("SELECT name, role, fingerprint FROM seen_account").fetchall()
-    found = list(changes({name: Seen(*rest) for name, *rest in rows}, now))
+    rows = read_rows(connection, "seen_account", _Row)
+    found = list(changes({one.name: Seen(one.role, one.fingerprint) for one in rows}, now))
     if not found:
         return
     for action, facts in found:

@@ -1,7 +1,7 @@
 """Who did what and when: a table that only grows, up to a bound, and an event in the log for each entry."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -9,9 +9,12 @@ import structlog
 from starlette.requests import Request
 
 from bus.mqtt.presence import now_ms
+from bus.outbox.damage import checked, set_aside
 from bus.outbox.sqlite import Database
 from console.access.roles import visitor
 from console.web.languages import N_
+from schemas.errors import DECODE_ERRORS
+from schemas.field_types import Milliseconds
 
 log = structlog.get_logger()
 
@@ -65,11 +68,20 @@ class Recorded(NamedTuple):
     """An entry with its number, which grows; its other fields are those of `Entry`."""
 
     seq: int
-    at_ms: int
+    at_ms: Milliseconds
     person: str
     client: str
     action: str
     facts: str
+
+    @property
+    def details(self) -> dict[str, object]:
+        """The facts.
+
+        Raises:
+            ValueError, RecursionError: They are damaged; `AuditTrail.find` returns no such entry.
+        """
+        return msgspec.json.decode(self.facts, type=dict[str, object])
 
 
 class AuditTrail:
@@ -133,14 +145,25 @@ class AuditTrail:
         query = (
             f"SELECT seq, {_COLUMNS} FROM audit WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - no text from outside
         )
-        rows = await self._database.run(
-            lambda connection: connection.execute(query, (*values, limit)).fetchall()
-        )
-        return [Recorded(*row) for row in rows]
+        return await self._database.run(lambda connection: _read(connection, query, (*values, limit)))
 
     async def newest(self, limit: int) -> list[Entry]:
         """Return the newest entries, newest first."""
         return [Entry(*one[1:]) for one in await self.find(limit=limit)]
+
+
+def _read(connection: sqlite3.Connection, query: str, values: Sequence[object]) -> list[Recorded]:
+    """Return the entries of a query; damaged ones are set aside."""
+    found = []
+    for row in connection.execute(query, values).fetchall():
+        if (entry := checked(connection, "audit", row[0], row, Recorded)) is not None:
+            try:
+                _ = entry.details
+            except DECODE_ERRORS as error:
+                set_aside(connection, "audit", entry.seq, f"its facts cannot be read: {error}")
+            else:
+                found.append(entry)
+    return found
 
 
 def _as_json(text: str) -> str:

@@ -8,10 +8,12 @@ import sqlite3
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from bus.outbox.damage import read_rows
 from bus.outbox.sqlite import Database, StorageError
 from console.access.login import Identified
-from console.access.roles import Visitor
+from console.access.roles import Role, Visitor
 
 MAX_SESSIONS = 1024
 """Most sessions; the one that was idle for longest ends when a further person logs in."""
@@ -35,6 +37,15 @@ class Session:
     csrf: str
     used_at: float
     written_at: float
+
+
+class _Row(NamedTuple):
+    key: str
+    name: str
+    role: Role
+    proof: str
+    csrf: str
+    used_at: float
 
 
 class Sessions:
@@ -67,12 +78,13 @@ class Sessions:
     async def load(self) -> None:
         """Load the sessions of earlier runs; call once."""
         found = await self._database.run(
-            lambda connection: connection.execute(
-                "SELECT key, name, role, proof, csrf, used_at FROM session ORDER BY used_at"
-            ).fetchall()
+            lambda connection: read_rows(connection, "session", _Row, "ORDER BY used_at")
         )
-        for key, name, role, proof, csrf, used_at in found[-MAX_SESSIONS:]:
-            self._sessions[key] = _session(key, Identified(name, role, proof), csrf, used_at)
+        now = time.time()
+        for one in found[-MAX_SESSIONS:]:
+            person = Identified(one.name, one.role, one.proof)
+            # From the future after a clock was set back, or by a damaged bit: it ends all the same.
+            self._sessions[one.key] = _session(one.key, person, one.csrf, min(one.used_at, now))
 
     async def begin(self, person: Identified) -> str:
         """Log a user in and return the cookie's value; only its hash is kept."""

@@ -15,6 +15,7 @@ from console.web.languages import N_, translator
 from console.web.navigation import Page
 from console.web.parameters import whole_number
 from console.web.rendering import is_fragment, render
+from schemas.errors import DECODE_ERRORS
 
 PER_PAGE = 50
 MAX_PHOTOS = 6
@@ -32,6 +33,14 @@ WORDS = {
     "version": N_("Version"),
 }
 """Titles of facts; others are for programs, and not shown."""
+
+
+_KINDS: dict[str, object] = {
+    "changes": dict[str, tuple[str | None, str | None]],
+    "ordered": str,
+    "role": str,
+}
+"""Types of the facts that are not shown as text."""
 
 
 class ShownEntry(NamedTuple):
@@ -63,8 +72,14 @@ async def _show(request: Request) -> Response:
 
 
 def _shown(one: Recorded) -> ShownEntry:
-    facts: dict[str, object] = msgspec.json.decode(one.facts)
+    facts = one.details
     photos = facts.get("photos", [facts["photo"]] if "photo" in facts else [])
+    for name, kind in _KINDS.items():  # a flipped bit can leave valid JSON of another form
+        if name in facts:
+            try:
+                msgspec.convert(facts[name], kind)
+            except DECODE_ERRORS:
+                facts[name] = None
     return ShownEntry(one, facts, [str(photo) for photo in photos] if isinstance(photos, list) else [])
 
 

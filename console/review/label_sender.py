@@ -254,7 +254,7 @@ def _read(connection: sqlite3.Connection) -> tuple[dict[str, Feedback], dict[str
     rows = connection.execute("SELECT rowid, id, payload FROM held_label ORDER BY due_ms").fetchall()
     for row, key, payload in rows:
         try:
-            held[key] = _decoded(payload)
+            held[str(key)] = _decoded(payload)
         except (CodecError, TypeError) as error:
             set_aside(connection, "held_label", row, f"a label cannot be read: {error}")
     for key, payload in connection.execute("SELECT id, payload FROM outbox").fetchall():
@@ -263,11 +263,13 @@ def _read(connection: sqlite3.Connection) -> tuple[dict[str, Feedback], dict[str
     return held, sent
 
 
-def _decoded(payload: bytes) -> Feedback:
+def _decoded(payload: object) -> Feedback:
     """Return the label in a row.
 
     Raises:
         CodecError: It is none.
         TypeError: The column has another type.
     """
+    if not isinstance(payload, bytes):
+        raise TypeError(f"expected bytes, got {type(payload).__name__}")
     return decode(FEEDBACK, payload, {})

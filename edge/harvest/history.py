@@ -65,7 +65,8 @@ class HarvestedSample:
 
 def audit_key(connection: sqlite3.Connection) -> bytes:
     """Return the key that draws this node's audits; the first call makes it."""
-    row = connection.execute("SELECT key FROM audit_key WHERE length(key) = ?", (_KEY_BYTES,)).fetchone()
+    is_whole = "typeof(key) = 'blob' AND length(key) = ?"
+    row = connection.execute(f"SELECT key FROM audit_key WHERE {is_whole}", (_KEY_BYTES,)).fetchone()  # noqa: S608  # no text from outside
     if row is not None:
         return bytes(row[0])
     key = secrets.token_bytes(_KEY_BYTES)

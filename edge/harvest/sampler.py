@@ -120,15 +120,21 @@ class Sampler:
             self._selector.budget.refund(photo_id)
 
     async def hash_photos(
-        self, photos: Sequence[tuple[bytes, str | None]], *, expensive: bool = False
+        self,
+        photos: Sequence[tuple[bytes, str | None]],
+        *,
+        cheap: bool = False,
+        expensive: bool = False,
     ) -> list[HashedPhoto]:
         """Compute the difference hash of each photo, and find damage that only decoding reveals.
 
         In one thread for all: handing each over would cost more than most hashes. If one of them occupies the
-        decoder, those behind it are not harvested. Safe to cancel.
+        decoder, those behind it are not harvested. Cheap ones stay in this thread, for the same reason.
+        Safe to cancel.
 
         Args:
             photos: Encoded image and device of those in a call to the model server.
+            cheap: Whether decoding all of them takes less than handing them over to a thread and back.
             expensive: Whether decoding may take much longer than for usual photos.
         """
         now = self._clock()
@@ -140,7 +146,9 @@ class Sampler:
         ]
         images = [image for (image, _), wanted in zip(photos, is_decoded, strict=True) if wanted]
         hashes: list[HashedImage | None] = []
-        if images:
+        if images and cheap:
+            _hash_each(images, self._limits, hashes)
+        elif images:
             await self._decoders.run(lambda: _hash_each(images, self._limits, hashes), expensive=expensive)
         hashed = chain(list(hashes), repeat(None))  # a copy: a thread that was given up may still append
         return [

@@ -68,10 +68,11 @@ def find(connection: sqlite3.Connection, keys: Sequence[PhotoKey]) -> dict[Photo
         row = connection.execute(
             "SELECT count, seq FROM attempt WHERE device = ? AND photo_id = ?", key
         ).fetchone()
-        if row is not None and isinstance(row[0], int):
+        # What would say that it killed more often than it is tried would reject an innocent photo.
+        if row is not None and isinstance(row[0], int) and 0 <= row[0] <= MAX_ATTEMPTS:
             found[key] = row[0]
         elif row is not None:
-            set_aside(connection, "attempt", row[1], f"the attempts with photo {key[1]} are not a number")
+            set_aside(connection, "attempt", row[1], f"the attempts with photo {key[1]} are no such number")
     return found
 
 

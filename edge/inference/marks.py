@@ -13,6 +13,7 @@ from typing import Self
 
 from bus.outbox.sqlite import StorageError
 from edge.scheduling.in_flight import PhotoKey
+from schemas.errors import DECODE_ERRORS
 
 _SLOT_BYTES = 64 * 1024  # 256 photos, the largest batch, with names and ids of full length
 
@@ -120,5 +121,5 @@ def _parse(text: bytes) -> tuple[bool, list[PhotoKey]]:
     try:
         alone, keys = json.loads(text)
         return alone is True, [(str(device), str(photo_id)) for device, photo_id in keys]
-    except (ValueError, TypeError):  # the process died while it wrote the mark, before it decoded anything
+    except (TypeError, *DECODE_ERRORS):  # the process died while it wrote the mark, before it decoded
         return False, []

@@ -42,7 +42,7 @@ from edge.inference.shadow import Shadow
 from edge.inference.validation import PhotoLimits, Rejected, expired, validate
 from edge.scheduling.bounds import Bounds
 from edge.scheduling.clocks import DeviceClocks
-from edge.scheduling.cost import decode_ms, is_expensive
+from edge.scheduling.cost import decode_ms, is_cheap, is_expensive
 from edge.scheduling.fair_queue import FairQueue
 from edge.scheduling.in_flight import InFlightPhoto
 from edge.scheduling.isolation import ISOLATED_S
@@ -298,10 +298,12 @@ class Pipeline:
     async def _settle_all(self, classified: list[Classified], decoded: Callable[[], None]) -> None:
         began = time.monotonic()
         answered = [entry for entry, verdict in classified if not isinstance(verdict, Rejected)]
+        costs_ms = [entry.cost_ms for entry in answered]
         # After the classification: what occupied the model server would occupy the decoders here as well.
         hashes = await self._sampler.hash_photos(
             [(entry.photo.image, entry.photo.device) for entry in answered],
-            expensive=is_expensive(max([entry.cost_ms for entry in answered], default=0.0)),
+            cheap=is_cheap(costs_ms),
+            expensive=is_expensive(max(costs_ms, default=0.0)),
         )
         hashed = iter(hashes)
         for entry, verdict in classified:  # in order: near-duplicates are compared with those before them

@@ -19,10 +19,12 @@ from msgspec import Struct
 
 from bus import systemd
 from bus.health import HealthServer
+from bus.metrics import Counters
 from bus.mqtt.tls import server_context
 from bus.security import acl
 from edge.mirror.bundle_store import BundleStore, is_below, released, shown
 from edge.mirror.listener import allow_files, serving
+from edge.mirror.metrics import Metrics
 from edge.models.transfer.bundle_source import DiskError
 from edge.models.transfer.mirror_client import PATH, Asked
 from schemas.errors import DECODE_ERRORS, GleanerError, PermanentError
@@ -50,7 +52,7 @@ class MirrorConfig(Struct, frozen=True, kw_only=True):
         key: PEM file of its key.
         clients: PEM file of the CA by which edges have certificates; without it they need none.
         crl: PEM file of the edges' certificates that are revoked.
-        probes: HOST:PORT of /livez and /readyz.
+        probes: HOST:PORT of /livez, /readyz and /metrics.
     """
 
     listen: str
@@ -71,6 +73,7 @@ class Mirror:
         store: The bundles.
         origins: URLs of folders; bundles below them are fetched, no others.
         tasks: Owns the downloads.
+        counters: Of downloads and refused clients.
         edges_only: Whether to serve only clients with the certificate of a handler.
     """
 
@@ -79,10 +82,12 @@ class Mirror:
         store: BundleStore,
         origins: tuple[str, ...],
         tasks: asyncio.TaskGroup,
+        counters: Counters | None = None,
         *,
         edges_only: bool = False,
     ) -> None:
         self._store = store
+        self._counters = counters or Counters()
         self._origins = origins
         self._tasks = tasks
         self._edges_only = edges_only
@@ -94,7 +99,7 @@ class Mirror:
     def app(self) -> web.Application:
         """Return the application."""
         app = web.Application(
-            client_max_size=_MOST_REQUEST_BYTES, middlewares=[_for_edges] if self._edges_only else []
+            client_max_size=_MOST_REQUEST_BYTES, middlewares=[self._for_edges] if self._edges_only else []
         )
         app.router.add_post(PATH, self._prepare)
         app.router.add_get(PATH + "/{name}", self._serve)
@@ -155,6 +160,7 @@ class Mirror:
                     return None
                 traffic = await asyncio.to_thread(self._store.fetch, release, lambda: self._stopped)
         except (GleanerError, OSError) as error:
+            self._counters.add("bundle.failed")
             log.warning("mirror.fetch_failed", url=shown(release), reason=str(error))
             if isinstance(error, DiskError | OSError):
                 self._unready_reason = str(error)
@@ -162,6 +168,8 @@ class Mirror:
         finally:
             del self._fetching[release.sha256]
         self._unready_reason = None
+        self._counters.add("bundle.fetched")
+        self._counters.add("bundle.fetched_bytes", traffic.fetched_bytes)
         log.info(
             "mirror.bundle_fetched",
             url=shown(release),
@@ -171,22 +179,22 @@ class Mirror:
         )
         return None
 
+    @web.middleware
+    async def _for_edges(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Refuse clients that are not handlers: devices and bridges have certificates of the same CA."""
+        subject = (request.get_extra_info("peercert") or {}).get("subject", ())
+        names = [value for part in subject for kind, value in part if kind == "commonName"]
+        if len(names) != 1 or not acl.is_handler(names[0]):
+            self._counters.add("client.refused")
+            log.warning("mirror.client_refused", name=names[0] if names else None)
+            return _said(HTTPStatus.FORBIDDEN, "only an edge's certificate is served")
+        return await handler(request)
+
 
 def _said(status: HTTPStatus, text: str) -> web.Response:
     return web.Response(status=status, text=text)
-
-
-@web.middleware
-async def _for_edges(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Refuse clients that are not handlers: devices and bridges have certificates of the same CA."""
-    subject = (request.get_extra_info("peercert") or {}).get("subject", ())
-    names = [value for part in subject for kind, value in part if kind == "commonName"]
-    if len(names) != 1 or not acl.is_handler(names[0]):
-        log.warning("mirror.client_refused", name=names[0] if names else None)
-        return _said(HTTPStatus.FORBIDDEN, "only an edge's certificate is served")
-    return await handler(request)
 
 
 async def run(config: MirrorConfig) -> None:
@@ -203,14 +211,20 @@ async def run(config: MirrorConfig) -> None:
     store = BundleStore(Path(config.state_dir), config.max_bytes)
     allow_files()
     async with asyncio.TaskGroup() as tasks:
-        mirror = Mirror(store, config.origins, tasks, edges_only=config.clients is not None)
+        counters = Counters()
+        mirror = Mirror(store, config.origins, tasks, counters, edges_only=config.clients is not None)
         async with serving(mirror.app(), config.listen, tls):
             log.info(
                 "mirror.listening", address=config.listen, origins=[*map(without_secrets, config.origins)]
             )
             try:
                 if config.probes is not None:
-                    probes = HealthServer(config.probes, mirror.unready_reason)
+                    metrics = Metrics(counters, config.state_dir, config.certificate)
+                    probes = HealthServer(
+                        config.probes,
+                        mirror.unready_reason,
+                        lambda: metrics.page(ready=mirror.unready_reason() is None),
+                    )
                     tasks.create_task(probes.run(), name="mirror.probes")
                 tasks.create_task(systemd.report(mirror.unready_reason), name="mirror.systemd")
                 await asyncio.Event().wait()

@@ -70,7 +70,7 @@ class Actuator:
     # observe
 
     def torn_version(self) -> int | None:
-        """Return the version that the model server loads by itself, if its files are damaged. Blocking."""
+        """Return the version that the server loads unasked, if its files are damaged. Blocking."""
         newest = None if self._base is None else version_dirs.newest(self._base)
         if newest is None or self._base is None:
             return None

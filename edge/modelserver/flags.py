@@ -45,6 +45,7 @@ class Flags:
         intra_op_parallelism: threads of one operation; 0 lets TensorFlow choose.
         inter_op_parallelism: operations that run concurrently; 0 lets TensorFlow choose.
         max_image_pixels: images with more pixels are refused before the graph decodes them.
+        max_decoding_bytes: memory of all images that are being decoded; 0 for a default by processors.
         runtime: what runs the versions: `auto`, `tensorflow` or `litert`.
         litert_variant: name of the LiteRT variant to use where a version has it; `auto` for the fastest.
         litert_cache: file of earlier choices of a variant; None for the default.
@@ -67,6 +68,7 @@ class Flags:
     intra_op_parallelism: int
     inter_op_parallelism: int
     max_image_pixels: int
+    max_decoding_bytes: int
     runtime: RuntimeName
     litert_variant: str
     litert_cache: Path | None
@@ -223,6 +225,14 @@ def _add_running(parser: _Parser) -> None:
         default=16_000_000,
         help="JPEG and PNG inputs with more pixels are refused; not a flag of tensorflow_model_server",
     )
+    parser.add_argument(
+        "--max_decoding_bytes",
+        type=_at_least(0),
+        default=0,
+        help="memory of all images that are being decoded; beyond it calls wait, and get RESOURCE_EXHAUSTED "
+        "before their deadline; 0: 128 MiB for each processor, and at least the largest image. Not a flag of "
+        "tensorflow_model_server",
+    )
     _add_switch(
         parser,
         "--prefer_tflite_model",
@@ -279,6 +289,7 @@ def parse(argv: Sequence[str] | None) -> Flags:
         intra_op_parallelism=parsed.tensorflow_intra_op_parallelism,
         inter_op_parallelism=parsed.tensorflow_inter_op_parallelism,
         max_image_pixels=parsed.max_image_pixels,
+        max_decoding_bytes=parsed.max_decoding_bytes,
         runtime=parsed.runtime,
         litert_variant=parsed.litert_variant,
         litert_cache=Path(parsed.litert_cache) if parsed.litert_cache else None,

@@ -98,13 +98,27 @@ def decode_photo(
     """
     stream = walk_image(image, limits)
     facts = facts_of(stream, limits)
+    return decode_walked(stream, facts, at_least=at_least, grey=grey, warn=warn)
+
+
+def decode_walked(
+    stream: JpegStream | PngStream,
+    facts: ImageFacts,
+    *,
+    at_least: Size | None = None,
+    grey: bool = False,
+    warn: bool = True,
+) -> Decoded:
+    """Decode an image that was walked and checked; with its facts, as `decode_photo` describes."""
     if at_least is not None and facts.is_turned:
         at_least = at_least[1], at_least[0]
     if isinstance(stream, JpegStream):
         stored, warning = _decode_jpeg(stream, at_least, grey=grey, warn=warn)
     else:
         stored, warning = _decode_png(stream, "L" if grey else "RGB"), None
-    picture = stored.convert("L" if grey else "RGB")
+    mode = "L" if grey else "RGB"
+    picture = stored if stored.mode == mode else stored.convert(mode)  # which copies otherwise too
+    del stored  # turning it must not need a third picture
     if (turn := _TURNS.get(facts.orientation)) is not None:
         picture = picture.transpose(turn)
     return Decoded(picture, facts, warning)

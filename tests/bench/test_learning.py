@@ -10,6 +10,9 @@ from bench.learning.drift import degraded
 from bench.learning.full import Full
 from bench.learning.policies import REVIEWS, Accepted, AllLabels, Confident, HardOnly, Policy, RandomLabels
 from bench.learning.world import OTHER, Photos, Round, World
+from bench.second_version import REVIEWS as REVIEWS_OF_DEMO
+from bench.second_version import Drawn, demonstration_rules, play
+from bench.second_version import summary as summary_of_rounds
 from schemas.class_names import NEITHER
 from tests.conftest import jpeg
 from tests.nodes import photo_id
@@ -117,3 +120,21 @@ def test_human_labels_stay_in_the_budget(world, kind):
 def test_the_gate_stops_a_model_with_swapped_labels(world):
     """A model that swaps cats and dogs is not promoted."""
     assert gate_decision_on_swapped_labels(world) == "keep"
+
+
+def test_a_round_of_the_demonstration_is_played_as_it_is_set_up():
+    """Ten labels, the edge's lanes, the queue's 20 labels and the gate: version 2 is better, and promoted."""
+    draw = np.random.default_rng(0)
+    truth = tuple(np.arange(count) % 2 for count in (10, 120, 200))
+    labelled, stream, gold = (
+        (draw.normal(0, 1, (len(one), 40)) + np.eye(40)[one] * 2.5).astype(np.float32) for one in truth
+    )
+    views = draw.integers(0, 2**63, 120).tolist()
+    world = Drawn(np.stack([labelled] * 2), np.stack([stream] * 2), stream, views, gold, truth)
+    rounds = [play(world, 0, np.random.default_rng(number)) for number in range(2)]
+    assert demonstration_rules().auto_confidence == 0.6
+    assert play(world, 0, np.random.default_rng(0)) == rounds[0]
+    counts = summary_of_rounds(rounds)
+    assert counts["better"] == 2
+    assert counts["version 2"] > counts["version 1"] + 0.05
+    assert REVIEWS_OF_DEMO == 20

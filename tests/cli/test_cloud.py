@@ -97,7 +97,7 @@ def test_a_dataset_with_an_unknown_url_scheme_is_an_error(called, photos):
 
 
 def test_invalid_options_of_a_training_are_one_sentence(called, photos, monkeypatch, tmp_path):
-    """Options that allow no training are one sentence; a wrong backbone is told without TensorFlow."""
+    """Options that allow no training are one sentence; a wrong backbone does not load TensorFlow."""
     called("cloud", "import", photos, "--dataset", tmp_path / "dataset")
     words = ("cloud", "train", "--dataset", tmp_path / "dataset", "--out", tmp_path / "models")
     done = called(*words, "--classes", "cat")

@@ -98,6 +98,16 @@ async def test_the_photo_of_the_doctor_has_expired(answering, address, at):
     assert photo.device.startswith("doctor-")
 
 
+async def test_an_edge_that_defers_says_why(edge, address, at):
+    """Its reason is told in words, for example that its disk is full."""
+    edge.reply = lambda photo: [result(photo, "deferred", reason="disk is full; free space on that disk")]
+    async with reporting(address, SERVED):
+        done = await gleaner("doctor", *at)
+    passed, text = findings(done.out)["answer"]
+    assert not passed
+    assert text.endswith("the photo was deferred: disk is full; free space on that disk")
+
+
 async def test_a_broker_elsewhere_is_not_started_here():
     """Where a name is wrong or a machine away, `gleaner broker` on this machine would not help."""
     done = await gleaner("doctor", "--timeout", "1", "--broker", "nowhere.invalid")

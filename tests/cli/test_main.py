@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import shlex
 import signal
 import socket
@@ -82,6 +83,29 @@ def test_an_unusable_file_is_a_sentence(called, monkeypatch):
     done = called("schema", "--out", "x")
     assert done.code == 1
     assert done.sentence == "gleaner schema: cannot use /x/y: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device; free space on "),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "/x"),
+            "/x: Disk quota exceeded; free space on its disk",
+        ),
+        (OSError(errno.EIO, "Input/output error"), "a file: Input/output error"),
+    ],
+)
+def test_a_full_or_failing_disk_is_a_sentence(called, monkeypatch, error, said):
+    """A write that fails names no file; the same command may succeed later."""
+
+    def fail(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr(schema, "run", fail)
+    done = called("schema", "--out", "x")
+    assert done.code == 75
+    assert done.sentence.startswith(f"gleaner schema: cannot write {said}")
 
 
 def test_an_argument_that_is_not_utf_8_is_a_sentence(called, monkeypatch):

@@ -94,3 +94,31 @@ async def test_a_service_that_does_not_stop_says_so():
     code, err = await ended(process)
     last = json.loads(err.splitlines()[-1])
     assert (code, last["event"], last["level"], last["waited_s"]) == (1, "service.gave_up", "error", 0.1)
+
+
+_STOPPED_AT_ONCE = """
+import asyncio, os, signal
+from bus.config import ClientConfig
+from cli import run_service
+
+class Log:
+    def info(self, event, **fields):
+        print(event, fields.get("reason"), flush=True)
+        if event == "service.started":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+run_service.log = Log()
+run_service.serve("short", ClientConfig(), asyncio.sleep(600))
+"""
+
+
+async def test_a_service_that_is_stopped_at_its_first_line_stops_in_order():
+    """Who reads that it has started may end it: the signal does not kill it."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _STOPPED_AT_ONCE, stdout=pipe, stderr=pipe, cwd=ROOT
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        out, err = await process.communicate()
+    lines = [b"service.started None", b"service.stopped SIGTERM"]
+    assert (process.returncode, out.splitlines()) == (0, lines), err

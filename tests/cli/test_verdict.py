@@ -20,7 +20,7 @@ from tests.cloud.bundles import card
     ],
 )
 def test_accuracy_is_on_gold_else_on_held_out_labels(capsys, gold, held_out, said):
-    """A first training has no gold set, and still says how good the version is, as far as it is known."""
+    """A first training has no gold set, and still reports the accuracy, as far as it is known."""
     candidate = Candidate("human", 50, 40, 0.3, held_out, gold)
     made = structs.replace(card(1), candidates=[candidate])
     show_trained(Trained(made, Path("models/1"), Path("models/1.tar"), "0" * 64, 1_000_000))

@@ -77,6 +77,8 @@ def gate_reasons() -> list[str]:
         Evidence(pair(40, 40), 0.9, names),
         Evidence(None, 0.9, names),
         Evidence(None, 0.9, names, held_out=pair(4, 4, 40)),
+        Evidence(pair(40, 36), 0.9, names, held_out=pair(12, 4, 40)),
+        Evidence(pair(40, 40), 0.9, names, held_out=pair(0, 20, 40)),
     ]
     return [reason for one in evidence for reason in decide_promotion(one, champion=1).reasons]
 

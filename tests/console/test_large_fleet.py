@@ -114,7 +114,7 @@ def test_pages_are_compressed(client):
 
 
 def test_what_is_not_shown_is_found(client):
-    """Every node and device by a part of its name, and what is in a state; how many more is said."""
+    """Every node and device by a part of its name, and what is in a state; the rest is counted."""
     shown = client.ask("GET", "/fleet")[1]
     assert "garden-camera-977" not in shown
     assert re.search(r"\d+ further nodes: search to see them", shown)

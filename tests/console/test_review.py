@@ -89,7 +89,7 @@ def test_twenty_labels_by_touch_on_a_phone(console, phone, record_property):
 
 
 def swipe(page, by_px: int) -> None:
-    """Drag the photo by so many pixels to the side, with a finger: touch events, as the browser gets them."""
+    """Drag the photo sideways by a number of pixels, with touch events as the browser gets them."""
     box = page.locator(".frame:visible").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     finger = page.context.new_cdp_session(page)
@@ -218,7 +218,7 @@ def test_two_people_never_see_the_same_photo(console, browser, cookies, page):
 
 
 def test_a_page_that_slept_shows_no_photo_of_others(console, browser, page, monkeypatch):
-    """After its leases ended it renews them, and drops what another person has, or has labelled, by then."""
+    """After its leases ended it renews them, and drops photos that others have or have labelled."""
     page.clock.install()
     page.goto("/review")
     slept = shown_ids(page)

@@ -63,7 +63,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staying]:
 
 
 def test_a_newcomer_labels_and_watches_versions_arrive(browser, demo):
-    """The printed address shows version 2 replace version 1; 20 labels bring one more, or say why not."""
+    """The printed address shows version 2 replace version 1; 20 more labels give another, or a reason."""
     address = demo.address(WAIT_S)
     context = browser.new_context(base_url=address.partition("/?")[0], viewport=DESKTOP, locale="en-GB")
     with watched(context.new_page()) as page, watched(context.new_page()) as models:

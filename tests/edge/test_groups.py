@@ -52,7 +52,7 @@ async def ask(seen: Observer, number: int, device: str) -> Result:
 
 
 async def test_the_same_picture_gets_the_answer_of_its_devices_group(config, tmp_path):
-    """Red is a cat on one device and a dog on the other, by one model server; results and samples say why."""
+    """Red is a cat on one device and a dog on the other, by one model server; results name the group."""
     shop = tmp_path / "shop"
     shop.mkdir()
     release, files = published(shop, 2, config.model), FileServer(shop)

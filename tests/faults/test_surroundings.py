@@ -1,4 +1,4 @@
-"""The faults of the surroundings do what they say, in a separate process and on a separate connection."""
+"""The faults of the surroundings take effect, in a separate process and on a separate connection."""
 
 import asyncio
 import random

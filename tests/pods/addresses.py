@@ -8,7 +8,6 @@ SERVICES = "10.96.0.0/24"
 API_SERVICE = "10.96.0.1"
 DNS = "10.96.0.2"
 """Address of the cloud's name server, on the cloud machine's loopback interface."""
-ROUTER_SERVICE = "10.96.0.3"
 PODS = "10.231.{number}.0/24"
 """Pods of a machine that do not use its own network."""
 API_PORT = 6443

@@ -126,10 +126,6 @@ class Cloud:
         """Wait until a node is ready."""
         await until(partial(self.node_is, name, ready=True), f"node {name} ready", told=self.kubelet.tail)
 
-    async def node_lost(self, name: str) -> None:
-        """Wait until the cloud knows that a node is away."""
-        await until(partial(self.node_is, name, ready=False), f"node {name} not ready")
-
     async def publish_names(self) -> None:
         """Give the Services names; a cluster's own name server would follow them."""
         lines = []

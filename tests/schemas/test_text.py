@@ -36,7 +36,7 @@ def test_long_text_is_shortened_and_says_so():
 @given(st.dictionaries(any_text, any_text | st.lists(any_text, max_size=3) | st.floats(), max_size=3))
 @example({HOSTILE: [HOSTILE]})
 def test_json_is_printable_ascii(value):
-    """JSON has only printable ASCII, is valid for strict readers, and says the same except for surrogates."""
+    """JSON has only printable ASCII, is valid for strict readers, and equals the text but for surrogates."""
     line = ascii_json(value)
     assert line.isascii()
     assert line.isprintable()

@@ -5,6 +5,7 @@ import fcntl
 import socket
 import struct
 import termios
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,7 @@ class Inbox(asyncio.Queue[Any]):
 
 
 class Socket:
-    """The socket of one connection: counts its bytes, and stops and continues reading.
+    """The socket of one connection: counts its bytes, writes, and stops and continues reading.
 
     Args:
         client: Not connected yet.
@@ -59,8 +60,12 @@ class Socket:
         self.paused = False
         """Whether reading is stopped."""
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._waits_for_room = False
         self._count_bytes()
         self._paho.on_socket_open = self._opened
+        self._paho.on_socket_register_write = self._has_packets
+        self._paho.on_socket_unregister_write = self._has_none
 
     def pause(self) -> None:
         """Stop reading: the broker's messages stay in its memory and in the buffers of TCP."""
@@ -117,13 +122,51 @@ class Socket:
                 if pending is None or not pending():
                     break
         except Exception as error:  # noqa: BLE001  # any failure ends the connection
-            disconnected = self._client._disconnected  # noqa: SLF001
-            if not disconnected.done():
-                disconnected.set_exception(error)
+            self._fail(error)
 
     def _read_on(self) -> None:
         if self._ahead:  # otherwise the socket's own callback read it
             self._read()
+
+    def _has_packets(self, _client: object, _data: object, sock: Any) -> None:
+        """Write soon; paho calls this for the first packet that waits, also in the thread that connects.
+
+        aiomqtt wakes its own loop by a socket, waits until this socket is reported writable, as it nearly
+        always is, and stops waiting again: three rounds of the loop and eight system calls for each answer.
+        """
+        if threading.get_ident() == self._thread:
+            self._loop.call_soon(self._write, sock)
+        else:
+            # The first packet of a connection, behind what can be read: a broker that refuses a certificate
+            # says so before it closes, and a failed write would not.
+            self._loop.call_soon_threadsafe(self._wait_for_room, sock)
+
+    def _has_none(self, _client: object, _data: object, sock: Any) -> None:
+        """Stop waiting for room; paho calls this after its last packet, and before it closes the socket."""
+        if self._waits_for_room:
+            self._waits_for_room = False
+            self._loop.remove_writer(sock.fileno())
+
+    def _wait_for_room(self, sock: Any) -> None:
+        if self._paho.socket() is sock and not self._waits_for_room:
+            self._waits_for_room = True
+            self._loop.add_writer(sock.fileno(), self._write, sock)
+
+    def _write(self, sock: Any) -> None:
+        """Write what the socket takes, and the rest when it takes more."""
+        if self._paho.socket() is not sock:  # closed meanwhile
+            return
+        try:
+            self._paho.loop_write()
+            if self._paho.want_write():
+                self._wait_for_room(sock)
+        except Exception as error:  # noqa: BLE001  # any failure ends the connection
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        disconnected = self._client._disconnected  # noqa: SLF001
+        if not disconnected.done():
+            disconnected.set_exception(error)
 
     def _count_bytes(self) -> None:
         send, receive = self._paho._sock_send, self._paho._sock_recv  # noqa: SLF001

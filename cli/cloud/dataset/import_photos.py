@@ -49,6 +49,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--recursive", action="store_true", help="include folders inside class folders")
     parser.add_argument(
+        "--name-encoding",
+        type=name_encoding,
+        metavar="ENCODING",
+        help="of names in a zip or tar file that does not say it, such as gbk, big5, shift_jis, latin-1",
+    )
+    parser.add_argument(
         "--every",
         type=options.positive(float),
         default=1.0,
@@ -74,6 +80,15 @@ def hold_out_share(text: str) -> float:
     return share
 
 
+def name_encoding(text: str) -> str:
+    """Parse the name of an encoding for file names."""
+    from cloud.dataset.importing.formats.archive_names import is_encoding  # noqa: PLC0415  # each command loads its own
+
+    if not is_encoding(text):
+        raise ArgumentTypeError(f"{text!r} is no encoding of file names; try gbk, big5, shift_jis or latin-1")
+    return text
+
+
 def run(arguments: Namespace) -> int:
     """Import what can be read; print counts per class, and what was skipped with the reason."""
     from cli.progress import Bars  # noqa: PLC0415  # each command loads what it needs, and no more
@@ -91,6 +106,7 @@ def run(arguments: Namespace) -> int:
         recursive=arguments.recursive,
         every_s=arguments.every,
         max_frames=arguments.max_frames,
+        name_encoding=arguments.name_encoding,
     )
     # Before the dataset: a misspelt folder must not create an empty one.
     with Bars() as bars, source_entries(arguments.source, wanted, bars) as entries:

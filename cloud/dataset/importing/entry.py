@@ -18,6 +18,8 @@ READ_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2",
 _OTHER_ARCHIVES = (".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
 
 
+MISSING = "there is no such file"
+"""How the reason begins for a file that a list names and that is not there."""
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
 
@@ -71,7 +73,7 @@ def file_item(path: Path, name: str, label: str | None, split: Split | None = No
     try:
         status = path.stat()
     except FileNotFoundError:
-        kind = "a link to a file that does not exist" if path.is_symlink() else "there is no such file"
+        kind = "a link to a file that does not exist" if path.is_symlink() else MISSING
         if not is_unicode(name):
             kind = f"{kind}, and its name is not UTF-8; save the list as UTF-8"
         return PassedOver(name, kind)

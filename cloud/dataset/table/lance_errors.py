@@ -34,3 +34,8 @@ def is_bad_query(error: Exception) -> bool:
 def is_damaged_file(error: Exception) -> bool:
     """Return True if a file of the table is missing or damaged."""
     return _BAD_FILE.search(str(error)) is not None
+
+
+def is_full_disk(error: Exception) -> bool:
+    """Return True if there was no space to write."""
+    return "No space left" in str(error)

@@ -1,7 +1,7 @@
 """Open a Lance table: create it, add missing columns, compact fragments and remove old versions."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from cloud.dataset.table.lance_errors import (
     VersionRemovedError,
     is_bad_query,
     is_damaged_file,
+    is_full_disk,
     lance_message,
 )
 from cloud.dataset.table.lance_package import Compaction, lance
@@ -172,6 +173,8 @@ class Table:
     def transient_error(self, problem: str, error: Exception) -> TransientError:
         """Return the error to raise where Lance or the disk fails."""
         hint = "'gleaner cloud repair' finds damaged files" if is_damaged_file(error) else None
+        if is_full_disk(error):
+            hint = "free space on that disk"
         return TransientError(f"table {self.url} {problem}: {lance_message(error)}", hint=hint)
 
     @contextmanager
@@ -361,9 +364,11 @@ class Table:
         check_conditional_writes(self.url)
         try:
             return lance.write_dataset(schema.empty_table(), self.url, session=self._session)
-        except OSError:
+        except OSError as error:
             # On an object store there is no lock: another process created it since.
-            return lance.dataset(self.url, session=self._session)
+            with suppress(ValueError):
+                return lance.dataset(self.url, session=self._session)
+            raise error from None  # for example, the disk is full
 
     def _migrate(self, dataset: lance.LanceDataset, schema: pa.Schema) -> None:
         """Add the columns that an older version of gleaner did not have; the caller holds the lock.

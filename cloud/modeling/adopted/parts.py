@@ -12,7 +12,7 @@ import tensorflow as tf
 from cloud.modeling.adopted.class_scores import Scores
 from cloud.modeling.adopted.network import AdoptedNetwork, Input, Reference, complete
 from cloud.modeling.adopted.preprocessing import AdoptionError, Preprocessing, first_line
-from cloud.modeling.backbones import Backbone, preprocess
+from cloud.modeling.backbones.base import Backbone, preprocess
 from cloud.modeling.linear_head import Head
 
 _MAX_STEM = 40

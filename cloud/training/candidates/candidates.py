@@ -110,11 +110,12 @@ class HeldOut:
 
     @property
     def loss(self) -> float | None:
-        """Mean negative log-likelihood after calibration, None without held-out labels."""
+        """Mean negative log-likelihood at the most likely temperature, None without held-out labels."""
         if len(self.labels) == 0:
             return None
         truth = np.eye(self.logits.shape[1])[self.labels]  # one-hot
-        return cross_entropy(self.probabilities, truth)
+        temperature = fit_temperature(self.logits, self.labels, prior=False)
+        return cross_entropy(softmax(self.logits / temperature), truth)
 
     @property
     def accuracy(self) -> float | None:

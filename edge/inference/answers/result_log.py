@@ -12,6 +12,7 @@ import msgspec
 from bus.outbox.damage import set_aside
 from edge.scheduling.in_flight import PhotoKey
 from schemas.codec import content_id
+from schemas.errors import DECODE_ERRORS
 from schemas.messages import Result
 
 MIGRATIONS = (
@@ -44,7 +45,7 @@ def find(connection: sqlite3.Connection, keys: Sequence[PhotoKey]) -> dict[Photo
             continue
         try:
             found[key] = _decoded(row[1], key)
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        except (TypeError, *DECODE_ERRORS) as error:
             # The photo is classified again: one bit must not stop the edge each time that it arrives.
             set_aside(connection, "answer", row[0], f"the answer to photo {key[1]} cannot be read: {error}")
     return found

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tensorflow.python.framework import errors_impl, ops
 from tensorflow.python.saved_model import loader_impl
 
 from edge.modelserver.runtimes.base import SERVING_SIGNATURE, no_saved_model, signature_of
+from edge.modelserver.runtimes.decoding_memory import DecodingMemory, graph_bytes
 from edge.modelserver.runtimes.network import Network, find_network
 from edge.modelserver.runtimes.run_slots import POOLS, run_slot
 from edge.modelserver.status import Code, ServingError
@@ -53,9 +55,11 @@ class TensorFlowRuntime:
 
     Args:
         options: settings of each session.
+        memory: for decoding; None: there is enough.
     """
 
     options: SessionOptions = SessionOptions()
+    memory: DecodingMemory | None = None
 
     def load(self, path: Path) -> "GraphProgram":
         """Load the SavedModel in a directory.
@@ -78,7 +82,7 @@ class TensorFlowRuntime:
             network = None
             if self.options.prefer_tflite:
                 network = find_network(path, meta_graph.signature_def, self.options.intra_op_parallelism)
-            return GraphProgram(meta_graph, tf_session, network)
+            return GraphProgram(meta_graph, tf_session, network, self.memory)
         except BaseException as error:
             tf_session.close()
             if isinstance(error, Exception):
@@ -93,6 +97,7 @@ class GraphProgram:
         meta_graph: as read by the loader.
         tf_session: session with the variables.
         network: LiteRT network that takes the output of the signature `decode`; None: the graph answers.
+        memory: for decoding; None: there is enough.
     """
 
     def __init__(
@@ -100,8 +105,10 @@ class GraphProgram:
         meta_graph: meta_graph_pb2.MetaGraphDef,
         tf_session: session.Session,
         network: Network | None = None,
+        memory: DecodingMemory | None = None,
     ) -> None:
         self.variant = ""
+        self._memory = memory
         self.signature_defs = {
             name: messages.SignatureDef.FromString(definition.SerializeToString())
             for name, definition in meta_graph.signature_def.items()
@@ -165,8 +172,8 @@ class GraphProgram:
         inputs = {self._output(name): value for name, value in feeds.items()}
         outputs = [self._output(name) for name in fetches]
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        with run_slot(timeout_s) as slot:
-            options = _run_options(None if deadline_s is None else deadline_s - time.monotonic(), slot)
+        with self._held(feeds, deadline_s), run_slot(_left_s(deadline_s)) as slot:
+            options = _run_options(_left_s(deadline_s), slot)
             try:
                 # The call inside Session.run, which takes 140 µs longer and silently converts the types of
                 # the feeds. Session.make_callable has no timeout per call.
@@ -176,6 +183,14 @@ class GraphProgram:
             finally:
                 pywrap_tf_session.TF_DeleteBuffer(options)  # C memory, which Python does not free
         return arrays
+
+    def _held(self, feeds: Mapping[str, Array], deadline_s: float | None) -> AbstractContextManager[None]:
+        """Hold the memory in which the images of a call are decoded."""
+        # Also after the deadline: TensorFlow returns only when the last operation has ended.
+        wanted = graph_bytes(feeds) if self._memory is not None else 0
+        return (
+            self._memory.taken(wanted, deadline_s) if self._memory is not None and wanted else nullcontext()
+        )
 
     def _output(self, name: str) -> Any:
         output = self._outputs.get(name)
@@ -197,6 +212,10 @@ def _thread_pools(threads: int) -> list[config_pb2.ThreadPoolOptionProto]:
         config_pb2.ThreadPoolOptionProto(num_threads=threads, global_name=f"modelserver.run-{number}")
         for number in range(POOLS)
     ]
+
+
+def _left_s(deadline_s: float | None) -> float | None:
+    return None if deadline_s is None else deadline_s - time.monotonic()
 
 
 def _run_options(timeout_s: float | None, slot: int) -> Any:

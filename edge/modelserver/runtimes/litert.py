@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,14 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from edge.modelserver.runtimes.base import Signature, no_saved_model, signature_of
+from edge.modelserver.runtimes.decoding_memory import DecodingMemory, pillow_bytes
 from edge.modelserver.runtimes.network import Network
 from edge.modelserver.runtimes.variant import VariantOptions, choose_variant
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
 from edge.serving import messages_pb2 as messages
 from schemas.errors import PermanentError
-from schemas.image import ImageError
+from schemas.image import ImageError, ImageFacts
 from schemas.litert import EXTRA_ASSETS, MANIFEST_FILE, PIXELS_TENSOR, Manifest, PixelFormat, read_manifest
 from schemas.litert.network_input import network_input
 
@@ -44,10 +46,12 @@ class LiteRTRuntime:
     Args:
         threads: photos at a time; 0 for the number of CPUs.
         options: which variant, and where its choice is cached.
+        memory: for decoding.
     """
 
     threads: int = 0
     options: VariantOptions = field(default_factory=VariantOptions)
+    memory: DecodingMemory | None = None
 
     def load(self, path: Path) -> "NetworkProgram":
         """Load the version in a directory.
@@ -69,7 +73,7 @@ class LiteRTRuntime:
         network = Network(
             [path / EXTRA_ASSETS / file for file in variant.files],
             self.threads,
-            prepare=partial(_decode, form) if form else None,
+            prepare=partial(_decode, form, self.memory) if form else None,
             input_name=PIXELS_TENSOR if form else alias,
         )
         missing = sorted(definition.outputs.keys() - network.empty.keys())
@@ -123,9 +127,14 @@ class NetworkProgram:
         self._network.close()
 
 
-def _decode(form: PixelFormat, encoded: bytes) -> Array:
+def _decode(
+    form: PixelFormat, memory: DecodingMemory | None, encoded: bytes, deadline_s: float | None
+) -> Array:
+    def held(facts: ImageFacts) -> AbstractContextManager[None]:
+        return memory.taken(pillow_bytes(facts), deadline_s) if memory else nullcontext()
+
     try:
-        return network_input(encoded, form)
+        return network_input(encoded, form, held)
     except ImageError as error:
         # TensorFlow's words first: clients of tensorflow_model_server may look for them.
         prefix = "Unknown image file format. One of JPEG, PNG required: "

@@ -26,6 +26,10 @@ MAX_RUNS = 16
 """Most calls in progress on a network; further ones wait for a thread, until their deadline."""
 
 
+Prepare = Callable[[Any, float | None], Array]
+"""Converts an item of a call to a network's input, by the call's deadline on the monotonic clock."""
+
+
 class Network:
     """A chain of LiteRT networks; thread-safe. The items of a call run in parallel, one thread each.
 
@@ -48,7 +52,7 @@ class Network:
         files: Sequence[Path],
         threads: int,
         *,
-        prepare: Callable[[Any], Array] | None = None,
+        prepare: Prepare | None = None,
         input_name: str = PIXELS_TENSOR,
     ) -> None:
         threads = threads or len(os.sched_getaffinity(0))  # unlike cpu_count, respects a container's cpuset
@@ -85,7 +89,7 @@ class Network:
                     number, item = left.popleft()
                 except IndexError:
                     return
-                parts[number] = self._run_one(item)
+                parts[number] = self._run_one(item, deadline_s)
 
         workers = [self._pool.submit(work) for _ in range(min(self._parallel, len(items)))]
         try:
@@ -105,9 +109,9 @@ class Network:
         while not self._free.empty():
             self._free.get()
 
-    def _run_one(self, item: Any) -> Values:
+    def _run_one(self, item: Any, deadline_s: float | None) -> Values:
         # Before a chain is taken: decoding must not hold an interpreter.
-        image = self._prepare(item) if self._prepare else item
+        image = self._prepare(item, deadline_s) if self._prepare else item
         chain = self._free.get()
         try:
             values = chain.run(image)

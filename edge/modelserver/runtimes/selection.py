@@ -10,12 +10,16 @@ from edge.modelserver.flags import Flags
 from edge.modelserver.runtimes import litert, tensorflow_package
 from edge.modelserver.runtimes.allocator import use_one_heap
 from edge.modelserver.runtimes.base import Program, Runtime
+from edge.modelserver.runtimes.decoding_memory import DecodingMemory, default_bytes
 from edge.modelserver.runtimes.litert import LiteRTRuntime
 from edge.modelserver.runtimes.variant import VariantOptions, cache_file
 from edge.modelserver.status import Code, ServingError
 from schemas.distribution import install_command
 from schemas.errors import PermanentError
+from schemas.image import ImageLimits
 from schemas.litert import MANIFEST_FILE
+
+_THREADS_FOR_SMALL = 3  # one decodes a large image, and two are left for others while further ones wait
 
 
 def select_runtime(flags: Flags) -> Runtime:
@@ -47,6 +51,15 @@ class AutoRuntime:
     flags: Flags
 
     @cached_property
+    def memory(self) -> DecodingMemory:
+        """What both decode in."""
+        largest = ImageLimits.for_pixels(self.flags.max_image_pixels).max_decoded_bytes
+        return DecodingMemory(
+            self.flags.max_decoding_bytes or default_bytes(largest),
+            max(1, self.flags.grpc_max_threads - _THREADS_FOR_SMALL),
+        )
+
+    @cached_property
     def tensorflow(self) -> Runtime:
         """TensorFlow.
 
@@ -58,7 +71,8 @@ class AutoRuntime:
 
         flags = self.flags
         return TensorFlowRuntime(
-            SessionOptions(flags.intra_op_parallelism, flags.inter_op_parallelism, flags.prefer_tflite_model)
+            SessionOptions(flags.intra_op_parallelism, flags.inter_op_parallelism, flags.prefer_tflite_model),
+            self.memory,
         )
 
     @cached_property
@@ -74,7 +88,7 @@ class AutoRuntime:
             )
         use_one_heap()
         options = VariantOptions(self.flags.litert_variant, self.flags.litert_cache or cache_file())
-        return LiteRTRuntime(self.flags.intra_op_parallelism, options)
+        return LiteRTRuntime(self.flags.intra_op_parallelism, options, self.memory)
 
     def load(self, path: Path) -> Program:
         """Load the version in a directory with the runtime for it.

@@ -22,6 +22,7 @@ from edge.modelserver.models.warmup_records import RECORDS_FILE, warmup_photos
 from edge.modelserver.runtimes.network import Network
 from edge.modelserver.status import Code, ServingError
 from edge.modelserver.tensors import Array
+from schemas.errors import DECODE_ERRORS
 from schemas.image import ImageError
 from schemas.litert import EXTRA_ASSETS, PIXELS_TENSOR, Manifest, PixelFormat, Variant
 from schemas.litert.network_input import network_input
@@ -156,7 +157,7 @@ def processor() -> str:
 def _read_cache(file: Path) -> dict[str, str]:
     try:
         content = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, *DECODE_ERRORS):
         return {}  # missing or damaged: measure again
     return {str(key): str(name) for key, name in content.items()} if isinstance(content, dict) else {}
 

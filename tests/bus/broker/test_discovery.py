@@ -14,7 +14,7 @@ LOOPBACK = "127.0.0.1"
 
 
 async def test_the_broker_of_a_node_is_found():
-    """Of two nodes each finds its own, with the name of the certificate, whoever starts first."""
+    """Each of two nodes finds its own broker by the name in the certificate, in any order of start."""
     early = asyncio.create_task(find_broker("edge-b", 60, [LOOPBACK]))
     async with (
         announced("edge-a", "a.example", 8883, LOOPBACK),

@@ -1,6 +1,7 @@
 """A slow link carries large messages; a dead one is noticed (guarantee G1: no stuck state)."""
 
 import asyncio
+import socket
 import time
 
 import pytest
@@ -65,6 +66,18 @@ async def test_g1_photos_that_take_longer_than_any_timeout_arrive_once(
             assert took_s > count * size / rate * 0.9, "the link was not slow"
             assert bus.counters["bus.disconnected"] == 0
             proxy.bytes_per_s = None
+
+
+async def test_what_a_full_socket_does_not_take_is_written_when_it_has_room(address, received):
+    """Each of two messages that are many times as large as the socket's buffer arrives whole, in order."""
+    bus = Bus(address, transient_client_id("far"))
+    async with running(bus), asyncio.timeout(DEADLINE_S):
+        await bus.connected()
+        assert bus._connection is not None
+        bus._connection._paho.socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await asyncio.gather(*(bus.publish_bytes(TOPIC, bytes(size)) for size in (400_000, 300_000)))
+        await eventually(lambda: received == [400_000, 300_000])
+        assert not bus._connection._socket._waits_for_room
 
 
 async def test_a_link_without_progress_is_replaced(broker, monkeypatch):

@@ -199,7 +199,7 @@ async def test_a_full_outbox_drops_the_oldest_if_configured(tmp_path):
 
 
 async def test_nothing_is_dropped_for_a_message_that_cannot_fit(tmp_path):
-    """A message larger than the outbox, or than what the sent ones leave, is refused and costs no other."""
+    """A message larger than the outbox, or than what the sent ones leave, is refused; none is dropped."""
     limits = OutboxLimits(max_bytes=10, window=1, when_full="drop-oldest")
     async with outbox_at(tmp_path / "o.db", Receiver(), limits) as outbox:
         await outbox.put("sent", "t", b"0123")

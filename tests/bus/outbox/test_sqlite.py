@@ -118,16 +118,24 @@ async def test_an_older_version_between_two_newer_ones_loses_nothing(tmp_path, n
 
 
 async def test_a_full_disk_is_a_storage_error(tmp_path):
-    """On a full disk work is rolled back and raises StorageError; with free space, later work succeeds."""
+    """On a full disk work is rolled back and raises StorageError with what to do; later work succeeds."""
     async with Database(tmp_path / "a.db", TABLES) as database:
         await database.run(insert("before"))
         pages = await database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
         await database.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}") and None)
-        with pytest.raises(StorageError, match="full"):
+        with pytest.raises(StorageError, match=r"full; free space on that disk$"):
             await database.run(insert("x" * 100_000))
         await database.run(lambda c: c.execute("PRAGMA max_page_count = 100000") and None)
         await database.run(insert("after"))
         assert await database.run(names) == ["after", "before"]
+
+
+async def test_a_database_that_cannot_be_opened_says_what_to_do(tmp_path):
+    """The file is named, with the remedy."""
+    (tmp_path / "a.db").mkdir()
+    with pytest.raises(StorageError, match="unable to open database file; make that folder writable"):
+        async with Database(tmp_path / "a.db", TABLES):
+            pass
 
 
 @pytest.mark.parametrize("lowers", [False, True], ids=["this-version", "an-earlier-one"])

@@ -1,5 +1,6 @@
 """What `gleaner provision` writes and what it keeps."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,7 +48,7 @@ def error_of(capsys, *words: str) -> str:
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe junk"])
 def test_a_damaged_certificate_is_issued_again_and_a_damaged_key_is_named(site, capsys, content):
-    """A certificate follows from its key; for a key, the sentence says with which option one is made."""
+    """A certificate follows from its key; without a key, the error names the option to make one."""
     [folder] = {path.parent for path in site.rglob("device.key") if "pi-1" in str(path)}
     key = (folder / "device.key").read_bytes()
     (folder / "device.pem").write_bytes(content)
@@ -138,7 +139,7 @@ def test_home_assistant_is_an_identity_where_it_is_asked_for(site):
 
 
 def test_a_handler_without_shares_is_reported(site, capsys):
-    """A handler's existing configuration is not changed; each run says what is missing until it is added."""
+    """A handler's existing configuration is not changed; each run names what is missing until it is added."""
     provision(site, "--edge", "edge-1", "--handlers", "2", "--edge", "edge-2", "--handlers", "2")
     file = site / "edges/edge-1/edge.toml"
     assert re.findall(r"^(.*): add shares = true", capsys.readouterr().out, re.MULTILINE) == [str(file)]
@@ -445,3 +446,34 @@ def test_a_mirror_gets_what_it_serves_edges_with(site, capsys):
     assert made.serial_number in {serial for serials in revoked.values() for serial in serials}
     assert "there is no mirror mirror.lan" in error_of(capsys, str(site), "--remove", "mirror@mirror.lan")
     assert "invalid options" in error_of(capsys, str(site), "--mirror", "../mirror")
+
+
+def test_an_older_version_reads_a_site_that_uses_nothing_newer(site):
+    """Fields that the first version did not know are stored only where they are used."""
+
+    def fields() -> set[str]:
+        return set(json.loads((site / "site.json").read_bytes()))
+
+    known = {"cloud", "edges", "collectors", "home"}
+    assert fields() <= known
+    provision(site, "--mirror", "mirror.lan")
+    assert fields() - known == {"mirrors"}
+    provision(site, "--remove", "mirror@mirror.lan")
+    assert fields() <= known
+
+
+@pytest.mark.parametrize("path", [("mirrours",), ("edges", "edge-1", "cameras"), ("cloud", "path")])
+@pytest.mark.parametrize("words", [(), ("--list",), ("--edge", "edge-2")])
+def test_a_site_of_a_newer_version_is_left_as_it_is(site, capsys, path, words):
+    """What a newer version wrote is neither dropped nor revoked: the command ends, and names the field."""
+    stored = json.loads((site / "site.json").read_bytes())
+    within = stored
+    for name in path[:-1]:
+        within = within[name]
+    within[path[-1]] = ["a.lan"]
+    (site / "site.json").write_text(json.dumps(stored))
+    before = contents(site, "*")
+    error = error_of(capsys, str(site), *words)
+    assert f"has the field '{path[-1]}', which this version of Gleaner does not know" in error
+    assert "\n" not in error
+    assert contents(site, "*") == before

@@ -446,7 +446,7 @@ async def test_an_imported_photo_is_not_labelled_by_a_camera(collecting, edge, d
 
 
 def test_where_devices_prove_who_they_are_they_are_no_people():
-    """On its own topic a device judges as a device, whoever it names; people use the cloud's topic."""
+    """Feedback on a device's topic counts as the device's, with any `by`; people use the cloud's topic."""
     feedback = Feedback(photo_id=photo_id(1), node=NODE, device="pi-1", label="dog", by="anna")
     assert label_of(feedback, proven=True).annotator == "device"
     assert label_of(feedback).annotator == "human"

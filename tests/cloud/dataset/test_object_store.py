@@ -162,7 +162,7 @@ def test_g2_writers_with_the_same_ids_store_each_once(server):
 
 
 def test_g2_a_server_killed_between_and_during_commits_loses_and_doubles_nothing(server):
-    """Writers that fail write the same rows again, as the collector does; whatever the failed commit left."""
+    """Writers that fail write the same rows again, as the collector does; after any failed commit."""
     if not server.survives:
         pytest.skip("this server keeps its objects in memory")
     url = "s3://bucket/dataset.lance"

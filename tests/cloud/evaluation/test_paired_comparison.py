@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from cloud.evaluation.paired_comparison import PairedPredictions, compare, join, mcnemar
+from cloud.evaluation.paired_comparison import (
+    PairedPredictions,
+    compare,
+    gain_chance,
+    join,
+    lowest_gain,
+    mcnemar,
+)
 
 
 def pair(champion: list[int], challenger: list[int], weights: list[float] | None = None) -> PairedPredictions:
@@ -24,6 +31,25 @@ def test_mcnemar_is_the_exact_binomial_test():
     assert mcnemar(5, 0) == 2 / 32
     assert mcnemar(1, 9) == pytest.approx(22 / 1024)
     assert mcnemar(500, 500) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "chance"), [(0, 3, 1 / 8), (1, 4, 6 / 32), (2, 2, 1), (0, 0, 1), (3, 0, 1)]
+)
+def test_the_chance_of_a_gain_is_one_sided(lost, gained, chance):
+    """The probability of as many gains of a fair coin; 1 without a gain."""
+    champion, challenger = [1] * lost + [0] * gained + [1], [0] * lost + [1] * gained + [1]
+    assert gain_chance(compare(pair(champion, challenger))) == pytest.approx(chance)
+
+
+@pytest.mark.parametrize(("chance", "deviations"), [(0.25, -0.674), (0.025, -1.96)])
+def test_the_lowest_gain_is_a_quantile_of_the_mean(chance, deviations):
+    """As the normal distribution has it, where photos are many; a point where the versions agree."""
+    gains = np.array([1.0] * 40 + [-1.0] * 30 + [0.0] * 330)
+    assert lowest_gain(gains, chance=chance, seed=0) == pytest.approx(
+        gains.mean() + deviations * gains.std() / 20, abs=0.003
+    )
+    assert lowest_gain(np.zeros(9), chance=chance, seed=0) == 0
 
 
 def test_photos_count_by_their_sampling_weights():

@@ -188,12 +188,16 @@ def test_the_same_evidence_gives_the_same_verdict():
 )
 @settings(deadline=None, max_examples=40)
 def test_accuracy_never_drifts_down_over_promotions(wrong, loss):
-    """The version in service is never further below the best champion before it than the limit."""
+    """The version in service is never further below the best champion before it than the limit.
+
+    However good each new version is on new labels.
+    """
     champion = right(400, 20)
     best = float(champion.mean())
+    held_out = answers(right(40, 30), right(40, 0), TRUTH[:40])
     for count, first in wrong:
         challenger = right(400, count, first)
-        evidence = Evidence(answers(champion, challenger, TRUTH), best, CLASSES)
+        evidence = Evidence(answers(champion, challenger, TRUTH), best, CLASSES, held_out=held_out)
         if (
             decide_promotion(evidence, champion=1, limits=GateLimits(accuracy_loss=loss)).decision
             == "promote"
@@ -212,6 +216,61 @@ def test_reading_a_verdict_loads_no_statistics_library() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
+UNCLEAR = right(400, 160), right(400, 164, first=40)
+"""A loss on gold that may be chance: one of two points is excluded neither at 2.5 nor at 25 %."""
+HINT = right(400, 160), right(400, 150, first=100)
+"""A gain that may be chance: a loss of two points is excluded at 25 %."""
+LOSS = right(400, 160), right(400, 172)
+GAIN = right(400, 160), right(400, 120)
+
+
+@pytest.mark.parametrize(
+    ("gold", "new", "decision"),
+    [
+        (HINT, (12, 4), "promote"),
+        (HINT, (8, 8), "inconclusive"),
+        (HINT, (8, 7), "inconclusive"),
+        (HINT, (4, 20), "keep"),
+        (UNCLEAR, (20, 4), "inconclusive"),
+        (LOSS, (20, 4), "keep"),
+        (GAIN, (8, 8), "promote"),
+        (GAIN, (4, 20), "keep"),
+    ],
+)
+def test_gold_photos_and_new_labels_are_two_witnesses(gold, new, decision):
+    """Neither alone could tell: together they promote. A loss that one of them shows keeps the champion."""
+    truth = np.arange(400) % 4
+    held_out = many_classes(right(40, new[0]), right(40, new[1]), truth[:40])
+    before = float(gold[0].mean())
+    evidence = Evidence(many_classes(*gold, truth), before, ("0", "1", "2", "3"), held_out=held_out)
+    result = decide_promotion(evidence, champion=1)
+    assert result.decision == decision
+    assert result.held_out.photos == 40
+    if gold is HINT and decision == "promote":
+        assert "no loss shown; accuracy on new labels of cameras' photos 70.0% → 90.0%" in result.reasons[0]
+
+
+@pytest.mark.parametrize(("photos", "decision"), [(69, "inconclusive"), (70, "promote")])
+def test_few_gold_photos_are_no_witness(photos, decision):
+    """Without a mistake, 69 photos do not exclude a loss of two points at 25 %; 70 do."""
+    same, truth = right(photos, 0), np.arange(photos) % 4
+    new = many_classes(right(40, 12), right(40, 4), truth[:40])
+    pair = many_classes(same, same, truth)
+    result = decide_promotion(Evidence(pair, 1.0, ("0", "1", "2", "3"), held_out=new), champion=1)
+    assert result.decision == decision
+
+
+def many_classes(champion: np.ndarray, challenger: np.ndarray, truth: np.ndarray) -> PairedPredictions:
+    """Return answers among four classes, each as sure as it is right."""
+
+    def rows(right: np.ndarray) -> np.ndarray:
+        sure = max(0.4, float(right.mean()))
+        answers = np.where(right, truth, (truth + 1) % 4)
+        return np.where(np.eye(4)[answers] > 0, sure, (1 - sure) / 3)
+
+    return PairedPredictions(rows(champion), rows(challenger), truth, np.ones(len(truth)))
+
+
 def without_gold(champion: np.ndarray, challenger: np.ndarray, audit: object = None) -> Verdict:
     """Return the verdict on held-out labels alone."""
     held_out = answers(champion, challenger, np.arange(len(champion)) % 2)
@@ -219,7 +278,7 @@ def without_gold(champion: np.ndarray, challenger: np.ndarray, audit: object = N
 
 
 def test_without_gold_photos_held_out_labels_judge():
-    """Enough held-out labels promote or keep; too few are inconclusive, and the reason says what to do."""
+    """Enough held-out labels promote or keep; too few are inconclusive, with a reason and what to do."""
     promoted = without_gold(right(400, 20), right(400, 4))
     assert promoted.decision == "promote"
     assert promoted.held_out.photos == 400

@@ -153,6 +153,23 @@ def test_only_samples_without_a_human_label_await_review(tmp_path: Any) -> None:
     assert known_classes(store) == ["cat", "cow"]
 
 
+def test_photos_since_the_last_training_come_first(tmp_path: Any) -> None:
+    """What waited when the newest version was trained comes last, however uncertain it is."""
+    store = Store.open(tmp_path / "dataset")
+
+    def listed() -> list[int]:
+        return [int(review.photo_id, 16) for review in awaiting_review(store, 4)]
+
+    store.upsert([row(1, entropy=0.9), row(2, entropy=0.8)])
+    store.tag("model-9")
+    assert listed() == [1, 2]
+    store.upsert([row(3, entropy=0.7)])
+    assert listed() == [3, 1, 2]
+    store.tag("model-10")
+    store.upsert([row(4, entropy=0.5), row(5, entropy=0.6)])
+    assert listed() == [5, 4, 1, 2]
+
+
 def test_photo_labelled_neither_does_not_await_review(tmp_path: Any) -> None:
     """NEITHER is a human label, but not a known class."""
     store = Store.open(tmp_path / "dataset")
@@ -282,12 +299,33 @@ def test_embeddings_that_are_no_numbers_change_nothing(tmp_path: Any, bad: float
     assert reviewed(store, 9)[8] == (20, "uncertainty")
 
 
-def test_photos_that_models_label_come_last(tmp_path: Any) -> None:
-    """Photos of lane auto that no teacher disputes are not covered, however many they are."""
+def teach(store: Store, label: str, *numbers: int) -> None:
+    store.label(
+        [
+            Label(photo_id=f"{n:032x}", label=label, by="teacher/1", at_ms=1, annotator="teacher")
+            for n in numbers
+        ]
+    )
+
+
+def test_photos_that_two_models_agree_on_come_last(tmp_path: Any) -> None:
+    """Photos of lane auto on which teacher and edge agree are not covered, however many they are."""
     store = Store.open(tmp_path / "dataset")
     store.upsert([embedded(n, [9.0, n / 100], lane="auto", confidence=0.95) for n in range(1, 30)])
     store.upsert([embedded(100 + n, [-9.0, n / 100], confidence=0.9) for n in range(2)])
-    store.label([Label(photo_id=f"{7:032x}", label="dog", by="teacher/1", at_ms=1, annotator="teacher")])
+    teach(store, "cat", *(n for n in range(1, 30) if n != 7))
+    teach(store, "dog", 7)
     numbers, reasons = zip(*reviewed(store, 4), strict=True)
     assert set(numbers[:3]) == {7, 100, 101}
     assert reasons[3] == "uncertainty"
+
+
+def test_photos_that_one_model_is_sure_of_are_covered(tmp_path: Any) -> None:
+    """Without a teacher's answer the confident photos have their share: they are most of what edges see."""
+    store = Store.open(tmp_path / "dataset")
+    sure, unsure = [9.0, 0.0, 0.0], [0.0, 9.0, 0.0]
+    store.upsert([embedded(n, sure, lane="auto", confidence=0.95) for n in range(1, 30)])
+    store.upsert([embedded(100 + n, unsure, confidence=0.6) for n in range(10)])
+    (first, reason), (second, _) = reviewed(store, 2)
+    assert (first < 100, reason) == (True, "coverage")
+    assert second >= 100

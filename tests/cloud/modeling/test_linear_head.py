@@ -160,12 +160,22 @@ def test_temperature_is_recovered() -> None:
 def test_few_correct_answers_give_no_certainty(classes: int) -> None:
     """However large the logits, five correct answers per class give about 6/7, Platt's target.
 
-    The number of classes has no effect, else a version with one more class would seem worse calibrated.
+    The number of classes has almost no effect, else a version with one more class would seem worse
+    calibrated. The prior adds up to four points.
     """
     labels = np.arange(5 * classes) % classes
     logits = np.eye(classes)[labels] * 20
     confidence = softmax(logits / fit_temperature(logits, labels)).max(axis=1)
-    np.testing.assert_allclose(confidence, 6 / 7, atol=0.01)
+    np.testing.assert_allclose(confidence, 6 / 7, atol=0.045)
+
+
+def test_ten_unlucky_labels_do_not_take_all_confidence() -> None:
+    """Ten held-out labels answered no better than by chance lower the confidence; hundreds take it."""
+    labels = np.arange(10) % 2
+    answers = np.where(np.arange(10) < 5, labels, 1 - labels)
+    logits = np.eye(2)[answers]
+    assert 1.1 < fit_temperature(logits, labels) < 3
+    assert fit_temperature(np.tile(logits, (60, 1)), np.tile(labels, 60)) > 10
 
 
 def test_without_held_out_labels_the_temperature_is_one() -> None:

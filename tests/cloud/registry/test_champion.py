@@ -17,7 +17,7 @@ from cloud.dataset.store import Store
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import measure
 from cloud.evaluation.paired_comparison import PairedPredictions
-from cloud.registry.champion import _by_class, best_so_far, gold_digest, lost_classes
+from cloud.registry.champion import HeldOutAnswers, _by_class, best_so_far, gold_digest, lost_classes
 from cloud.registry.registry import Registry
 from cloud.registry.renamed_classes import with_current_names
 from tests.cloud.bundles import CLASSES, card
@@ -83,6 +83,15 @@ def test_a_class_that_only_the_challenger_knows_is_no_loss() -> None:
     assert answers.correct[0].tolist() == (truth < 2).tolist()
     verdict = promotion_gate.decide_promotion(promotion_gate.Evidence(answers, 2 / 3, names), champion=1)
     assert verdict.decision == "promote"
+
+
+def test_labels_beside_gold_are_of_photos_that_people_were_asked_about() -> None:
+    """Neither imported photos, which no camera sent, nor reported mistakes count beside gold photos."""
+    lanes = [None, "hard", "feedback", "audit", "auto"]
+    photos = [Example(f"{at:032x}", b"", "cat", "human", lane=lane) for at, lane in enumerate(lanes)]
+    asked = HeldOutAnswers(photos, np.arange(10.0).reshape(5, 2)).asked()
+    assert [photo.lane for photo in asked.photos] == ["hard", "audit", "auto"]
+    np.testing.assert_array_equal(asked.probabilities[:, 0], [2, 6, 8])
 
 
 def test_a_class_is_lost_while_photos_have_it() -> None:

@@ -215,7 +215,7 @@ def test_nights_are_no_drift(store: Store) -> None:
 
 
 def test_each_of_many_devices_gets_its_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block of a device that sends little is tested when it is full, beside more devices that send more."""
+    """A block of a device that sends little is tested when it is full, also among busier devices."""
     monkeypatch.setattr(drift_alarm, "MAX_DEVICES", 3)
     looks = {f"pi-{number}": 0.0 for number in range(5)}
     many(store, 0, looks, 20)

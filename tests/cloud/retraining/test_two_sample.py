@@ -41,7 +41,7 @@ def test_equal_photos_are_no_drift() -> None:
 
 
 def test_a_test_is_repeatable() -> None:
-    """Equal photos and seed give an equal p-value: looking again is no new chance of an alarm."""
+    """Equal photos and seed give an equal p-value: testing again cannot add false alarms."""
     assert mmd_test(side(1, 60), side(2, 30), seed=3) == mmd_test(side(1, 60), side(2, 30), seed=3)
 
 

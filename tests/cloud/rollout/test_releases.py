@@ -131,6 +131,22 @@ async def test_a_node_that_served_it_before_counts(address, release):
             assert [name async for name in announcer.served(2)] == ["edge-1"]
 
 
+async def test_a_degraded_node_that_names_no_bundle_does_not_count(address, release):
+    """What its model server has is not what it can use: it cannot write the models, or names no classes."""
+    node, sender = Node(address, "edge-1"), Bus(address, transient_client_id("sender"))
+    announcer = Announcer(sender, ["edge-1"])
+    async with running(sender, node.bus), asyncio.timeout(DEADLINE_S):
+        await announcer.announce([release("edge-1")])
+        await node.bus.report_degraded("models", "the models cannot be written")
+        await node.serves(2)
+        served = asyncio.ensure_future(anext(announcer.served(2)))
+        while "written, and serves pets 2" not in announcer.last_heard("edge-1"):
+            await asyncio.wait([served], timeout=0.01)
+        assert not served.done()
+        await node.bus.report_recovered("models")
+        assert await served == "edge-1"
+
+
 @pytest.mark.parametrize(("event", "facts"), [("model.failed", {"version": 2}), ("model.refused", {})])
 async def test_g6_a_node_that_cannot_serve_it_ends_the_wait(address, release, event, facts):
     """The error has the node's reason; failures of other versions are ignored."""

@@ -128,7 +128,7 @@ def test_paused_time_does_not_count():
 
 
 def test_disagreement_alone_is_no_alarm_after_a_rename():
-    """Every photo of a renamed class has two names; the reason to continue says that this was not judged."""
+    """Every photo of a renamed class has two names; the reason notes that this was not judged."""
     new = structs.replace(release(2), classes=["dog", "tabby"])
     state = rollout(challenger=new)
     decision = decided(state, trying(state, bad=True))
@@ -209,7 +209,7 @@ def test_a_node_that_refuses_is_skipped_and_gets_the_version_at_the_end():
 
 
 def test_after_a_forced_release_the_alarm_names_the_commands_that_help():
-    """Nodes that serve a third version cannot compare; their statuses tell, also after a restart."""
+    """Nodes that serve a third version cannot compare; their statuses show it, also after a restart."""
     nobody = rollout(["edge-1", "edge-2", "edge-3"], skipped=["edge-1", "edge-2", "edge-3"])
     statuses = (serving("edge-1", 5), serving("edge-2", 5), serving("edge-3", 1))
     assert decided(nobody, *statuses).reason == (
@@ -249,6 +249,54 @@ def test_an_alarm_anywhere_rolls_back_every_reached_node():
     }
     assert sent == {"edge-1": (1, "all"), "edge-2": (1, "all")}
     assert decide(back, {}, RolloutAudits(), 9_000_000).action == "wait"
+
+
+LIES = [
+    lambda state, node: NodeState(trying(state, node), failure="no memory"),
+    lambda state, node: NodeState(trying(state, node, bad=True, photos=10**9)),
+    lambda state, node: NodeState(
+        trying(state, node, challenger=VersionStats(version=2, answered=0, failed=10**9))
+    ),
+    lambda state, node: NodeState(
+        trying(state, node, challenger=VersionStats(version=2, answered=100, p95_ms=9e9))
+    ),
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=["event", "disagreement", "failures", "latency"])
+def test_g5_one_nodes_word_counts_for_one_node(lie):
+    """Where others try the version too, it gets the champion back for good; a second one ends the trial."""
+    state = rollout(["edge-1", "edge-2", "edge-3"], ["edge-4"], step=1)
+
+    def seen(*liars: str) -> dict[str, NodeState]:
+        return {
+            node: lie(state, node) if node in liars else NodeState(trying(state, node)) for node in NODES[:3]
+        }
+
+    decision = decide(state, seen("edge-2"), RolloutAudits(), 100_000)
+    assert (decision.action, decision.facts["node"]) == ("return-node", "edge-2"), decision
+    alone = apply(state, decision, 100_000)
+    assert {node: one.release.version for node, one in assignments(alone).items()} == {
+        "edge-1": 2,
+        "edge-2": 1,
+        "edge-3": 2,
+    }
+    kept = msgspec.json.decode(msgspec.json.encode(alone), type=Rollout)
+    assert decide(kept, seen("edge-2"), RolloutAudits(), 100_000).action == "advance"
+    again = decide(kept, seen("edge-2", "edge-3"), RolloutAudits(), 100_000)
+    assert again.action == "roll-back"
+    for end in (apply(kept, again, 200_000), apply(kept, Decision("finish", "all"), 200_000)):
+        assert assignments(end)["edge-2"].release.version == 1
+
+
+def test_half_of_the_nodes_are_enough():
+    """A node whose word is the only one, or one of two, is believed: a bad version goes back everywhere."""
+    for group in (["edge-1"], ["edge-1", "edge-2"]):
+        state = rollout(group)
+        seen = {node: NodeState(trying(state, node)) for node in group} | {
+            "edge-1": NodeState(failure="torn")
+        }
+        assert decide(state, seen, RolloutAudits(), 100_000).action == "roll-back"
 
 
 def test_a_version_is_watched_for_the_bake_time():

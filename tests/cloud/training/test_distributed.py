@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from cloud.export.v1_loader import SavedModel
 from cloud.training.candidates import from_scratch
 from cloud.training.distributed import Team, alone, join, worker_index
 from tests.cloud import tiny, together
+from tests.cloud.worker import EMBEDS
 from tests.conftest import ROOT
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -53,6 +56,13 @@ async def run_all(words: Sequence[Sequence[object]]) -> list[tuple[int, str]]:
         return await asyncio.gather(*map(run, configs(len(words)), words))
 
 
+def embedded(said: str) -> int:
+    """Return how many photos a worker had to embed in its first call."""
+    found = re.search(rf"^{EMBEDS} (\d+)$", said, re.MULTILINE)
+    assert found is not None, said
+    return int(found[1])
+
+
 def test_the_parts_of_all_workers_are_the_whole() -> None:
     """The parts are disjoint, complete and in order, for any length."""
     strategy = alone().strategy
@@ -80,7 +90,11 @@ def test_the_workers_index_is_read_as_tensorflow_specifies_it() -> None:
 
 @pytest.mark.slow
 async def test_two_workers_train_the_model_that_one_trains(make_example, tmp_path: Path) -> None:
-    """Both workers succeed, only the first writes a version, and it answers like that of a single worker."""
+    """Both workers succeed, only the first writes a version, and it answers like that of a single worker.
+
+    Before that one of them is killed in the middle: the other ends by itself, no version is there, and the
+    next start goes on with what both had embedded.
+    """
     store = Store.open(tmp_path / "photos.lance")
     photos = [make_example(label, seed) for label in ("dawn", "dusk") for seed in range(6)]
     said = {"human_by": "ann", "human_at_ms": 1, "origin": "import"}
@@ -94,19 +108,20 @@ async def test_two_workers_train_the_model_that_one_trains(make_example, tmp_pat
         ]
     )  # fmt: skip
 
-    def words(name: str) -> list[object]:
+    def words(name: str, *more: str) -> list[object]:
         places = ("--out", tmp_path / name, "--cache", tmp_path / f"{name}-cache", "--backbone", tiny.NAME)
-        words = [
-            "-m",
-            "cli.main",
-            "cloud",
-            "train",
-            "--no-tflite",
-        ]  # what each worker exports is not the matter
+        # What each worker exports is not the matter.
+        words = ["-m", "tests.cloud.worker", *more, "cloud", "train", "--no-tflite"]
         return [*words, "--dataset", tmp_path / "photos.lance", *places]
 
+    ended = await run_all([words("first"), words("second", "--killed")])
+    assert [code for code, _ in ended] == [75, -signal.SIGKILL], ended
+    assert "worker 0 lost the other workers" in ended[0][1]
+    assert not (tmp_path / "first").exists()
     ran = await run_all([words("first"), words("second")])
     assert [code for code, _ in ran] == [0, 0], ran
+    for (_, before), (_, after) in zip(ended, ran, strict=True):
+        assert 0 < embedded(after) < embedded(before)
     assert main(list(map(str, words("single")[2:]))) == 0
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == [
         "1", "1.tar", "1.tar.parts", "1.tar.parts.parts",

@@ -240,7 +240,7 @@ def test_guessing_passwords_is_slowed_down(console):
 
 
 def test_a_stranger_pushes_nothing_out_of_the_audit_trail(console):
-    """Who has to wait is not recorded, whatever the name: the trail is bounded, and holds what others did."""
+    """A throttled login is not recorded: it would push others' entries out of the bounded trail."""
     client, trail, backoff = Client(console), console.shown.audit, console.shown.login.backoff
     backoff.succeeded("client 127.0.0.1")
 

@@ -19,7 +19,7 @@ def labelled(number: int) -> Row:
 
 
 async def test_a_page_that_stays_open_sees_later_labels(tmp_path: Path, monkeypatch) -> None:
-    """A page asks after each computation, finds nothing new, and is told when labels come, however late."""
+    """A page asks after each computation, finds nothing new, and is notified of labels, however late."""
     monkeypatch.setattr(insights, "_PAUSE_S", 0)
     looked, told = watch_version(monkeypatch), asyncio.Event()
     store = Store.open(tmp_path / "dataset.lance")

@@ -25,7 +25,7 @@ def test_stages_before_the_present_one_are_done():
 
 
 def test_the_comparison_grows_with_its_photos():
-    """Only reports of this stage and these versions, in at most so many points, each with its interval."""
+    """Only reports of this stage and these versions, in a bounded number of points, with intervals."""
     state = rollout()
     report = trying(state).canary
     reports = [structs.replace(report, compared=n, disagreed=n // 10) for n in range(1, 600)]

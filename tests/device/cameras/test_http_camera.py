@@ -9,7 +9,7 @@ from device.cameras import http_camera
 from device.cameras.base import CameraError
 from device.cameras.http_camera import HttpCamera
 from tests.conftest import eventually, jpeg
-from tests.device.cameras.servers import PASSWORD, USER, camera, stream
+from tests.device.cameras.servers import PASSWORD, USER, Request, camera, stream
 
 
 async def test_each_photo_is_a_new_request_of_the_picture():
@@ -175,8 +175,20 @@ async def test_video_over_http_is_read_by_opencv(tmp_path):
     for _ in range(30):
         writer.write(np.full((48, 64, 3), 120, np.uint8))
     writer.release()
-    content = path.read_bytes()
-    with camera(lambda request: request.respond(content, "video/x-msvideo")) as server:
+    head, movi, frames = path.read_bytes().partition(b"movi")
+    frames = frames[: frames.index(b"idx1")]
+    endless = head[:4] + b"\xff\xff\xff\x7f" + head[8:-4] + b"\xff\xff\xff\x7f"
+
+    def answer(request: Request) -> None:
+        """Send the video over and over: one that ends may end while a photo is asked for."""
+        request.send_response(200)
+        request.send_header("Content-Type", "video/x-msvideo")
+        request.end_headers()
+        request.wfile.write(endless + movi)
+        while not request.server.closing.wait(0.01):
+            request.wfile.write(frames)
+
+    with camera(answer) as server:
         async with HttpCamera(server.url("/clip.avi")) as opened:
             assert (await opened.capture()).image.startswith(b"\xff\xd8")
 

@@ -1,6 +1,7 @@
 """Photos become samples for the cloud, in the lane and within the limits that the rules give."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -10,6 +11,7 @@ from bus.outbox.outbox import Outbox
 from bus.outbox.sqlite import Database
 from edge.harvest.sampler import Sampler
 from edge.harvest.samples import AdmittedSample
+from edge.harvest.shrinking.decoders import Decoders
 from edge.serving.prediction import Prediction
 from schemas.codec import decode
 from schemas.messages import Feedback, Photo, Sample
@@ -186,6 +188,23 @@ async def test_damage_is_reported_while_a_cap_is_exhausted(outbox):
     hashes = await sampler.hash_photos([(half_grey(1), "a"), (photo(2, kind="PNG"), "a"), (photo(3), "b")])
     assert [hashed.refused for hashed in hashes] == ["cap-per-minute"] * 3
     assert [hashed.damaged is not None for hashed in hashes] == [True, False, False]
+
+
+async def test_cheap_photos_need_no_thread(outbox):
+    """They get their hash, and the truth about damage, also while all threads for decoding are occupied."""
+    decoders, release = Decoders(), threading.Event()
+    sampler = Sampler(HarvestRules(), outbox, decoders=decoders)
+    photos = [(photo(1), None), (half_grey(1), None), (b"no image", None)]
+    expected = await sampler.hash_photos(photos)
+    occupied = [asyncio.create_task(decoders.run(release.wait)) for _ in range(2)]
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(5):
+            assert await sampler.hash_photos(photos, cheap=True) == expected
+    finally:
+        release.set()
+        await asyncio.gather(*occupied)
+    assert [hashed.damaged is not None for hashed in expected] == [False, True, False]
 
 
 async def test_a_damaged_photo_is_not_harvested_as_sure(outbox):

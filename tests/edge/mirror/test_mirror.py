@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import re
 import shutil
 import ssl
 from collections.abc import AsyncIterator
@@ -326,7 +327,7 @@ async def test_a_mirror_is_not_reached_through_a_proxy(
 
 
 async def test_probes_of_a_mirror(site: Site, tmp_path: Path) -> None:
-    """It is ready while its disk takes bundles, whether or not the origin is there; and alive."""
+    """It is ready while its disk takes bundles, also without its origin; it is alive, and measured."""
     listening, probed = free_port(), free_port()
     folder = tmp_path / "state"
     config = MirrorConfig(
@@ -366,6 +367,14 @@ async def test_probes_of_a_mirror(site: Site, tmp_path: Path) -> None:
             folder.mkdir()
             await site.fetch(release, tmp_path / "edge.tar", mirror=mirror)
             assert await answers()
+            _, page = await seen("/metrics")
+            assert 'gleaner_mirror_fetches_total{outcome="fetched"} 1.0' in page
+            assert 'gleaner_mirror_fetches_total{outcome="failed"} 2.0' in page
+            (fetched,) = re.findall(r"^gleaner_mirror_fetched_bytes_total (\S+)$", page, re.MULTILINE)
+            assert SIZE_BYTES < float(fetched) <= site.origin_bytes(1)
+            assert "gleaner_ready 1.0" in page
+            assert "system_filesystem_usage_bytes{" in page
+            assert len([line for line in page.splitlines() if not line.startswith("#")]) <= 40
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

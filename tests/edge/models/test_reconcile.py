@@ -32,7 +32,6 @@ LOADING_2 = ServedModel(name="pets", version=2, state="loading")
 ABSENT = ServedModel(name="pets", state="absent", reason="no route")
 ABSENT_2 = ServedModel(name="pets", version=2, state="absent", reason="no route")
 
-IDLE = TrafficSplit()
 PINNED_1, PINNED_2 = TrafficSplit(pinned=1), TrafficSplit(pinned=2)
 PREPARING = TrafficSplit.preparing(canary_plan(CANARY))
 RUNNING = PREPARING.with_challenger(ready=True)

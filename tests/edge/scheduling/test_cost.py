@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from bench.hostile import slow_jpeg
-from edge.scheduling.cost import EXPENSIVE_MS, MAX_CALL_MS, CallRoom, decode_ms, is_expensive
+from edge.scheduling.cost import EXPENSIVE_MS, MAX_CALL_MS, CallRoom, decode_ms, is_cheap, is_expensive
 from schemas.image import ImageFacts, inspect_image
 from tests.nodes import photo
 
@@ -54,6 +54,21 @@ def jpeg_of(size: tuple[int, int]) -> bytes:
 def test_expensive_photos_are_known_by_their_facts(image, size_bytes, expensive):
     """Many scans, many pixels of a PNG, and both together; a phone's 12 megapixels are usual."""
     assert is_expensive(decode_ms(image, size_bytes)) == expensive
+
+
+@pytest.mark.parametrize(
+    ("costs_ms", "cheap"),
+    [([2.9], True), ([], True), ([1.0, 1.0, 1.0], True), ([2.9, 2.9], False), ([4.1], False), ([0.0], False)],
+)
+def test_photos_are_cheap_together(costs_ms, cheap):
+    """What the event loop decodes itself is limited for all photos of a call, and each of them is known."""
+    assert is_cheap(costs_ms) == cheap
+
+
+def test_a_usual_photo_is_cheap_and_a_large_one_is_not():
+    """A camera's 640 x 480 pixels are decoded by the event loop; a phone's photo is given to a thread."""
+    assert is_cheap([decode_ms(inspect_image(jpeg_of((640, 480))), 40_000)])
+    assert not is_cheap([decode_ms(inspect_image(jpeg_of((1280, 960))), 40_000)])
 
 
 def test_a_long_side_costs_more_than_its_pixels():

@@ -15,14 +15,17 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from cloud.dataset.importing.entry import (
+    MISSING,
     PICTURE_SUFFIXES,
     READ_ARCHIVES,
     Entry,
+    Item,
     PassedOver,
     is_archive,
     looks_like_picture,
 )
 from cloud.dataset.importing.formats.archive_formats import MAX_MEMBERS, Member, Reader, open_archive
+from cloud.dataset.importing.formats.archive_names import readings
 from cloud.dataset.importing.formats.folder import split_of, visible_children
 from cloud.progress import NoProgress, Progress
 from schemas.errors import PermanentError
@@ -72,6 +75,7 @@ class Archive:
         self.root.mkdir()
         self.passed_over: list[Entry] = []
         self._members: dict[str, Member] = {}
+        self._unsure: dict[str, bytes] = {}  # parts of paths whose encoding is not known
         self._places = 0
 
     def lay_out(self, progress: Progress) -> None:
@@ -83,6 +87,8 @@ class Archive:
         progress.start("list the archive", 100)
         shown = 0
         for member in self._reader.members():
+            if member.raw_name is not None:
+                self._note_parts(member.name, member.raw_name)
             if (percent := self._reader.percent) > shown:
                 progress.advance(percent - shown)
                 shown = percent
@@ -96,6 +102,10 @@ class Archive:
                 if isinstance(error, OSError) and error.errno in _NO_SPACE:
                     raise self._no_space() from None
                 self.passed_over.append(PassedOver(member.name, _why_not(error)))
+
+    def _note_parts(self, name: str, raw: bytes) -> None:
+        parts = zip(name.split("/"), raw.split(b"/" if b"/" in raw else b"\\"), strict=False)
+        self._unsure.update((text, part) for text, part in parts if not part.isascii())
 
     def _unusable(self, name: str) -> str | None:
         """Return why the path of a member cannot be used, None if it can."""
@@ -154,11 +164,39 @@ class Archive:
         """Replace the placeholders that readers found by the members of the archive.
 
         Pictures of a compressed tar file are in its order, so that it is decompressed only once.
+
+        Raises:
+            PermanentError: Names matter that the archive has in an unknown encoding.
         """
+        self._check_names(found)
         entries = [self._entry(entry) for entry in found]
         if self._reader.in_order:
             entries.sort(key=self._position)
         return [*self.passed_over, *entries]
+
+    def _check_names(self, found: Sequence[Entry]) -> None:
+        """Refuse class names, and files that a list names, if their encoding would be a guess."""
+        if not self._unsure:
+            return
+        items = [entry for entry in found if isinstance(entry, Item)]
+        unsure = [item.label for item in items if item.label is not None and not item.label.isascii()]
+        missing = (
+            entry.name
+            for entry in found
+            if isinstance(entry, PassedOver) and entry.reason.startswith(MISSING)
+        )
+        listed = not items or not all(map(str.isascii, missing))
+        if listed or any(_has_any(text, unsure) for text in self._unsure):
+            raise self._ask_for_encoding([] if listed else unsure)
+
+    def _ask_for_encoding(self, names: Sequence[str] = ()) -> PermanentError:
+        raw = next((raw for text, raw in self._unsure.items() if not names or _has_any(text, names)))
+        known = readings(raw, self._unsure.values())
+        shown = ", ".join(f"{text!r} in {encoding}" for encoding, text in known.items()) or "in no usual one"
+        return PermanentError(
+            f"cannot import {escaped(self._path)}: it does not say in which encoding its names are",
+            hint=f"say it with --name-encoding ENCODING; {_quoted(raw)} is {shown}",
+        )
 
     def _entry(self, entry: Entry) -> Entry:
         if isinstance(entry, PassedOver) or entry.path is None:
@@ -198,7 +236,12 @@ class Archive:
         return here
 
     def renamed(self, error: PermanentError) -> PermanentError:
-        """Return an error of a reader with the names of the archive in place of those of the placeholders."""
+        """Return an error of a reader with the names of the archive in place of those of the placeholders.
+
+        It may be for names in an unknown encoding, which a list or an option has otherwise.
+        """
+        if self._unsure:
+            return self._ask_for_encoding()
         shown = escaped(self._path)
         subject, expected, got, hint = (
             None if part is None else str(part).replace(str(self.root), shown)
@@ -208,21 +251,32 @@ class Archive:
 
 
 @contextmanager
-def opened_archive(path: Path, folder: Path, progress: Progress | None = None) -> Iterator[Archive]:
+def opened_archive(
+    path: Path, folder: Path, name_encoding: str | None = None, progress: Progress | None = None
+) -> Iterator[Archive]:
     """Open an archive for the length of a block.
 
     Args:
         path: The archive.
         folder: An empty one for the placeholders.
+        name_encoding: Of the names that do not say theirs; None if it is not known.
         progress: Advances by members.
 
     Raises:
         PermanentError: It cannot be read, see `Archive.lay_out`.
     """
-    with open_archive(path) as reader:
+    with open_archive(path, name_encoding) as reader:
         archive = Archive(path, reader, folder)
         archive.lay_out(progress or NoProgress())
         yield archive
+
+
+def _has_any(text: str, names: Iterable[str]) -> bool:
+    return any(name in text for name in names)
+
+
+def _quoted(raw: bytes) -> str:
+    return repr(raw).removeprefix("b")
 
 
 def _why_not(error: OSError | ValueError) -> str:

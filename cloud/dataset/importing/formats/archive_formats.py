@@ -11,10 +11,11 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, cast
 
+from cloud.dataset.importing.formats.archive_names import tar_name, zip_names
 from schemas.errors import PermanentError
 from schemas.text import escaped
 
@@ -27,9 +28,7 @@ _SLACK_BYTES = 64 << 20
 _MAX_DIRECTORY_BYTES = 64 << 20
 _MAX_HEADER_BYTES = 4 << 20
 _CHUNK_BYTES = 1 << 18
-_UTF_8_NAME = 0x800
 _ENCRYPTED = 0x1
-_BY_WINDOWS = 0
 _ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
 _TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
 _MAX_TIME_S = 2.0**33
@@ -54,6 +53,7 @@ class Member(NamedTuple):
         key: What finds its content: the entry of a zip file, or where it begins in a tar file.
         is_folder: Whether it is a folder.
         problem: Why it cannot be read; None if it can.
+        raw_name: The name as it is written, if its encoding is not known.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Member(NamedTuple):
     key: zipfile.ZipInfo | int
     is_folder: bool = False
     problem: str | None = None
+    raw_name: bytes | None = None
 
 
 class Reader(Protocol):
@@ -69,7 +70,7 @@ class Reader(Protocol):
 
     @property
     def in_order(self) -> bool:
-        """Whether its members are to be read in their order: going back means to begin anew."""
+        """Whether its members are to be read in their order: going back means to start over."""
 
     @property
     def percent(self) -> int:
@@ -91,8 +92,12 @@ class Reader(Protocol):
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[Reader]:
+def open_archive(path: Path, name_encoding: str | None = None) -> Iterator[Reader]:
     """Open a zip or tar file; recognised by its content, not by its name.
+
+    Args:
+        path: The file.
+        name_encoding: Of the names that do not say theirs; None if it is not known.
 
     Raises:
         PermanentError: It is neither, or it is damaged.
@@ -100,7 +105,10 @@ def open_archive(path: Path) -> Iterator[Reader]:
     with ExitStack() as stack:
         with _damage_reported(path):
             file = stack.enter_context(path.open("rb"))
-            reader = _Zip(path, stack) if _is_zip(file) else _Tar(path, file, stack)
+            if _is_zip(file):
+                reader: Reader = _Zip(path, name_encoding, stack)
+            else:
+                reader = _Tar(path, file, name_encoding, stack)
         yield reader
 
 
@@ -159,10 +167,11 @@ class _Zip:
 
     in_order = False
 
-    def __init__(self, path: Path, stack: ExitStack) -> None:
+    def __init__(self, path: Path, name_encoding: str | None, stack: ExitStack) -> None:
         file = stack.enter_context(_DirectoryBound(io.FileIO(path)))
         self._zip = stack.enter_context(zipfile.ZipFile(file))
         self._path = path
+        self._name_encoding = name_encoding
         self._listed = 0
 
     @property
@@ -171,14 +180,13 @@ class _Zip:
 
     def members(self) -> Iterator[Member]:
         bounds, so_far = _Bounds(self._path), 0
-        for info in self._zip.infolist():
+        listed = self._zip.infolist()
+        for info, (name, raw) in zip(listed, zip_names(listed, self._name_encoding), strict=True):
             self._listed += 1
             so_far += info.file_size
             bounds.check(so_far)
-            name = _zip_name(info)
-            yield Member(
-                name, info.file_size, _zip_time_s(info), info, name.endswith("/"), _zip_problem(info)
-            )
+            at_s, is_folder = _zip_time_s(info), name.endswith("/")
+            yield Member(name, info.file_size, at_s, info, is_folder, _zip_problem(info), raw)
 
     def chunks(self, member: Member, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
         with _damage_reported(self._path), self._zip.open(cast("zipfile.ZipInfo", member.key)) as file:
@@ -193,15 +201,6 @@ class _DirectoryBound(io.BufferedReader):
         if size is not None and size > _MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"its directory has {size} bytes, more than {_MAX_DIRECTORY_BYTES}")
         return super().read(size)
-
-
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return a member's path: in UTF-8 also where macOS does not say so, with slashes also from Windows."""
-    name = info.filename
-    if not info.flag_bits & _UTF_8_NAME:
-        with suppress(UnicodeError):  # else in the code page of the format, as zipfile has read it
-            name = name.encode("cp437").decode()
-    return name.replace("\\", "/") if info.create_system == _BY_WINDOWS else name
 
 
 def _zip_problem(info: zipfile.ZipInfo) -> str | None:
@@ -226,8 +225,9 @@ def _zip_time_s(info: zipfile.ZipInfo) -> float:
 class _Tar:
     """A tar file, also a compressed one: its members are listed and read one after the other."""
 
-    def __init__(self, path: Path, file: IO[bytes], stack: ExitStack) -> None:
+    def __init__(self, path: Path, file: IO[bytes], name_encoding: str | None, stack: ExitStack) -> None:
         self._path = path
+        self._name_encoding = name_encoding
         self._raw = file
         self._file = _uncompressed(file, stack)
         self._size_bytes = max(1, path.stat().st_size)
@@ -251,7 +251,7 @@ class _Tar:
                         raise tarfile.ReadError("a header leads back")
                     end = tar.offset
                     bounds.check(end)
-                    yield _tar_member(info)
+                    yield _tar_member(info, self._name_encoding)
 
     def chunks(self, member: Member, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
         left = member.size_bytes
@@ -287,7 +287,7 @@ class _HeaderBound:
 
 def _opened_tar(headers: _HeaderBound) -> tarfile.TarFile:
     try:
-        return tarfile.TarFile(fileobj=cast("IO[bytes]", headers))
+        return tarfile.TarFile(fileobj=cast("IO[bytes]", headers), encoding="utf-8")
     except tarfile.ReadError:
         raise tarfile.ReadError("it is neither a zip nor a tar file") from None
 
@@ -301,7 +301,7 @@ def _next(tar: tarfile.TarFile, headers: _HeaderBound) -> tarfile.TarInfo | None
     return info
 
 
-def _tar_member(info: tarfile.TarInfo) -> Member:
+def _tar_member(info: tarfile.TarInfo, name_encoding: str | None) -> Member:
     problem = None
     if info.issym() or info.islnk():
         problem = "a link"
@@ -310,7 +310,8 @@ def _tar_member(info: tarfile.TarInfo) -> Member:
     elif not (info.isreg() or info.isdir()):
         problem = "not a file"
     at_s = min(max(0.0, float(info.mtime)), _MAX_TIME_S)  # max returns its first argument if the other is NaN
-    return Member(info.name, info.size, at_s, info.offset_data, info.isdir(), problem)
+    name, raw = tar_name(info.name, stated="path" in info.pax_headers, encoding=name_encoding)
+    return Member(name, info.size, at_s, info.offset_data, info.isdir(), problem, raw)
 
 
 def _uncompressed(file: IO[bytes], stack: ExitStack) -> IO[bytes]:

@@ -269,6 +269,7 @@ def _find(export: Path, name: str) -> list[Path]:
     words = re.split(r"[^0-9a-z]+", export.stem.casefold())
     of_its_name = [path for path in around if path.name.casefold() in words]
     usual = [here, here / "images", here.parent, here.parent / "images", here / "data"]
+    usual += [here / "upload", here.parent / "upload"]  # as in the media folder of Label Studio
     if found := _files([*of_its_name, *usual], forms):
         return found[:1]
     return _files(around, forms) or [here / relative]

@@ -111,7 +111,7 @@ def _class_names(schema: pa.Schema, column: str | None) -> list[str]:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return [str(name) for name in features[column]["names"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return []
 
 

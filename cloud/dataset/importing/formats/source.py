@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from cloud.dataset.importing.entry import READ_ARCHIVES, Entry, Item, files_in, is_archive, is_file
+from cloud.dataset.importing.entry import (
+    READ_ARCHIVES,
+    Entry,
+    Item,
+    PassedOver,
+    files_in,
+    is_archive,
+    is_file,
+)
 from cloud.dataset.importing.formats.archive import archive_in, opened_archive
 from cloud.dataset.importing.formats.folder import check_class_names, folder_entries, split_of
 from cloud.dataset.importing.formats.lists import lists_in, why_no_lists
@@ -40,12 +48,14 @@ class SourceOptions:
         recursive: Include folders inside class folders.
         every_s: Seconds between two frames of a video.
         max_frames: Most frames of a video.
+        name_encoding: Of names in an archive that do not say theirs; None if it is not known.
     """
 
     label: str | None = None
     recursive: bool = False
     every_s: float = 1.0
     max_frames: int = 1000
+    name_encoding: str | None = None
 
 
 @contextmanager
@@ -95,7 +105,7 @@ def _scratch(stack: ExitStack) -> Path:
 def _archive_entries(
     path: Path, inside: PurePosixPath, options: SourceOptions, stack: ExitStack, progress: Progress | None
 ) -> list[Entry]:
-    archive = stack.enter_context(opened_archive(path, _scratch(stack), progress))
+    archive = stack.enter_context(opened_archive(path, _scratch(stack), options.name_encoding, progress))
     start = archive.start(inside, labelled=options.label is not None)
     try:
         found = _entries(start, options)
@@ -124,8 +134,18 @@ def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:
         )
     entries = folder_entries(directory, label=options.label, recursive=options.recursive)
     if options.label is None:
-        labels = (entry.label for entry in entries if isinstance(entry, Item))
-        check_class_names(directory, labels, why_no_lists(directory))
+        labels = [entry.label for entry in entries if isinstance(entry, Item)]
+        lists = why_no_lists(directory)
+        check_class_names(directory, labels, lists)
+        loose = any(
+            isinstance(entry, PassedOver) and "in no class folder" in entry.reason for entry in entries
+        )
+        if lists and loose and not labels:
+            because = "; ".join(lists)
+            raise PermanentError(
+                f"cannot import {directory}: no class folder with photos, and no list of them ({because})",
+                hint="make a folder per class, or write a CSV file with the columns file and label",
+            )
     return entries
 
 

@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def synced(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """Record the paths that are synced, each with whether the next version's manifest existed by then."""
+    """Record the paths that are synced, each with whether the next version's manifest existed then."""
     calls: list[tuple[str, bool]] = []
     assert store.table.root is not None
     root, real, published = (

@@ -85,6 +85,23 @@ def test_impossible_location_is_one_sentence(url: str, kind: type[Exception], wo
     assert ".rs:" not in str(refusal.value)
 
 
+def test_a_full_disk_is_named_when_a_table_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that the table is missing, which is why it is created."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("LanceError(IO): Unable to copy data to file: No space left on device (os error 28)")
+
+    monkeypatch.setattr(lance, "write_dataset", full)
+    with pytest.raises(
+        TransientError, match=r"cannot be opened: .*No space left.*; free space on that disk$"
+    ):
+        Store.open(tmp_path / "new.lance")
+    monkeypatch.undo()
+    assert Store.open(tmp_path / "new.lance").count() == 0
+
+
 def test_vanished_dataset_is_a_transient_error(store: Store, tmp_path: Path) -> None:
     """A table that vanished is not created again: writes raise TransientError until it is back."""
     store.upsert([photo(1)])

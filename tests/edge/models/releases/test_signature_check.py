@@ -212,7 +212,7 @@ async def test_an_unreadable_release_key_stops_the_edge(tmp_path, address):
 
 
 def test_g6_no_flipped_bit_of_what_was_accepted_stops_an_edge(tmp_path, keys):
-    """G6: wherever it is in the file, also in a text, then no UTF-8; what is installed still counts."""
+    """G6: at any place in the file, also as invalid UTF-8 in a text; installed releases still count."""
     signing, key = keys
     installed = sign(release("file:///2", version=2, released_at_ms=2000), signing)
     older = sign(release("file:///1", version=1, released_at_ms=1000), signing)

@@ -353,7 +353,7 @@ version_dirs.download(msgspec.json.decode(sys.argv[1], type=Release), Path(sys.a
 
 @pytest.mark.parametrize("killed_at", range(1, 8))
 async def test_g6_a_kill_at_any_request_leaves_the_old_version(releases, base, shop, server, killed_at):
-    """G6: the version in place is untouched, and the next download completes with what has arrived."""
+    """G6: the version in place is untouched, and the next download reuses the parts that arrived."""
     first, second = releases
     await install(first, base, server)
     before = {path: path.read_bytes() for path in (base / "1").rglob("*") if path.is_file()}

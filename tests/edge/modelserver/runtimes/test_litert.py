@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from edge.modelserver.runtimes.decoding_memory import DecodingMemory
+from edge.modelserver.runtimes.graph import TensorFlowRuntime
 from edge.modelserver.runtimes.litert import LiteRTRuntime
 from edge.modelserver.runtimes.variant import VariantOptions
 from edge.modelserver.status import ServingError
@@ -113,3 +115,30 @@ def test_a_manifest_for_the_tests_is_valid(saved: dict[str, Path]) -> None:
     manifests = [read_manifest(saved[name]) for name in ("photo", "half+2")]
     assert all(isinstance(manifest, Manifest) for manifest in manifests)
     assert [manifest.pixels is None for manifest in manifests if manifest] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "make_runtime",
+    [
+        lambda memory: LiteRTRuntime(1, VariantOptions("float32"), memory),
+        lambda memory: TensorFlowRuntime(memory=memory),
+    ],
+    ids=["litert", "tensorflow"],
+)
+def test_g3_photos_of_all_calls_share_one_memory(
+    version: Path, jpeg: bytes, make_runtime: Callable[[DecodingMemory], Any]
+) -> None:
+    """A call waits for memory that others hold, is refused before its deadline, and gives its own back."""
+    memory = DecodingMemory(1000, 1)
+    program = make_runtime(memory).load(version)
+    signature = program.signature_defs["serving_default"]
+    tensor, fetch = signature.inputs["image"].name, signature.outputs["probabilities"].name
+    photos = {tensor: np.array([jpeg, jpeg], object)}
+    with (
+        memory.taken(1000, None),
+        pytest.raises(ServingError, match=r"RESOURCE_EXHAUSTED: no memory .* send it again later"),
+    ):
+        program.run(photos, [fetch], 0.5)
+    assert program.run(photos, [fetch], None)[0].shape == (2, 2)
+    assert memory.used_bytes == 0
+    program.close()

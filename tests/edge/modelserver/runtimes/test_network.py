@@ -187,7 +187,7 @@ def test_photos_that_are_slow_to_decode_leave_other_calls_their_answers(versions
     size = XCEPTION_SMALL.input_size_px
     image, decoded = np.zeros((1, size, size, 3), np.float32), threading.Event()
 
-    def prepare(item: str) -> Array:
+    def prepare(item: str, _deadline_s: float | None) -> Array:
         if item == "slow":
             decoded.wait()
         return image

@@ -13,6 +13,7 @@ import tarfile
 import time
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -402,29 +403,116 @@ def test_archives_of_other_kinds_say_what_to_do(tmp_path: Path) -> None:
         listed("https://example.org/x.zip?token=1")
 
 
-def test_names_are_read_as_their_system_wrote_them(tmp_path: Path) -> None:
-    """UTF-8 without the flag (macOS), backslashes (Windows), and the code page of the format."""
-    path = tmp_path / "x.zip"
+def named(
+    path: Path, names: Mapping[bytes, bytes], *, system: int = 3, texts: Mapping[bytes, str] = {}
+) -> Path:
+    """Write a zip file whose names are raw bytes without the flag of UTF-8, and Info-ZIP's field for some."""
+    marks = {raw: f"{number}".ljust(len(raw), "~").encode() for number, raw in enumerate(names)}
     with zipfile.ZipFile(path, "w") as made:
-        for name, system in (("Käfer/1.jpg", 3), ("Stra\xdfe\\2.jpg", 0), ("cafX/3.jpg", 3)):
-            info = zipfile.ZipInfo(name)
+        for raw, content in names.items():
+            info = zipfile.ZipInfo(marks[raw].decode())
             info.create_system = system
-            made.writestr(info, jpeg(1))
-    content = path.read_bytes().replace(b"cafX/3", b"caf\x82/3")
-    utf_8 = struct.pack("<H", 0x800)
-    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        parts = content.split(mark)
-        content = mark.join(
-            [
-                parts[0],
-                *(
-                    one[: at - 4] + one[at - 4 : at - 2].replace(utf_8, b"\0\0") + one[at - 2 :]
-                    for one in parts[1:]
-                ),
-            ]
-        )
+            if raw in texts:
+                field = struct.pack("<BL", 1, zlib.crc32(raw)) + texts[raw].encode()
+                info.extra = (
+                    struct.pack("<HH", 0x5455, 1) + b"0" + struct.pack("<HH", 0x7075, len(field)) + field
+                )
+            made.writestr(info, content)
+    content = path.read_bytes()
+    for raw, mark in marks.items():
+        for before in (b"PK\x03\x04", b"PK\x01\x02"):
+            content = b"".join(_renamed(content, before, mark, raw))
     path.write_bytes(content)
-    assert set(labels(path).values()) == {"Käfer", "Straße", "café"}
+    return path
+
+
+def _renamed(content: bytes, before: bytes, mark: bytes, raw: bytes) -> list[bytes]:
+    first, *entries = content.split(before)
+    at = {b"PK\x03\x04": 26, b"PK\x01\x02": 42}[before]
+    return [
+        first,
+        *(
+            before + (one[:at] + raw + one[at + len(raw) :] if one[at : at + len(mark)] == mark else one)
+            for one in entries
+        ),
+    ]
+
+
+def test_names_are_read_as_their_system_wrote_them(tmp_path: Path) -> None:
+    """UTF-8 with the flag, without it (macOS), and with backslashes (Windows)."""
+    path = zipped(tmp_path / "x.zip", {"caf\xe9/3.jpg": jpeg(3)})
+    assert set(labels(path).values()) == {"caf\xe9"}
+    path = named(
+        tmp_path / "y.zip",
+        {"K\xe4fer/1.jpg".encode(): jpeg(1), "Stra\xdfe\\2.jpg".encode(): jpeg(2)},
+        system=0,
+    )
+    assert set(labels(path).values()) == {"K\xe4fer", "Stra\xdfe"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "classes"),
+    [
+        ("gbk", ("\u732b", "\u5f55")),  # the second one alone would be valid UTF-8
+        ("cp950", ("\u8c93", "\u72d7")),
+        ("cp932", ("\u732b", "\u8868")),  # the second one ends in a backslash
+        ("cp949", ("\uace0\uc591\uc774", "\uac1c")),
+        ("cp850", ("K\xe4fer", "Ha\xdf")),
+        ("cp1251", ("\u043a\u043e\u0442", "\u043f\u0451\u0441")),
+    ],
+)
+@pytest.mark.parametrize("system", [0, 3])
+def test_class_names_in_an_unknown_encoding_are_asked_for(
+    tmp_path: Path, encoding: str, classes: tuple[str, str], system: int
+) -> None:
+    """A guess would be a wrong class; the sentence shows what the name would be, and no photo is lost."""
+    raw = {f"{name}/{number}.jpg".encode(encoding): jpeg(number) for number, name in enumerate(classes)}
+    path = named(tmp_path / "x.zip", raw, system=system)
+    with pytest.raises(
+        PermanentError, match="not say in which encoding its names are; say it with --name-e"
+    ) as told:
+        listed(path)
+    assert f"'{classes[0]}' in {encoding}" in str(told.value)
+    assert set(labels(path, name_encoding=encoding).values()) == set(classes)
+    assert list(labels(path, label="pet", recursive=True).values()) == ["pet"] * len(raw)
+
+
+@pytest.mark.parametrize("made", ["latin-1", "gbk"])
+def test_names_of_tar_files_are_asked_for_too(tmp_path: Path, made: str) -> None:
+    """Old ones have bytes as names; those that say UTF-8 are read as that whatever was asked for."""
+    name = "\xe9t\xe9" if made == "latin-1" else "\u732b"
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding=made) as out:
+        info = tarfile.TarInfo(f"{name}/1.jpg")
+        info.size = len(jpeg(1))
+        out.addfile(info, io.BytesIO(jpeg(1)))
+    with pytest.raises(PermanentError, match="not say in which encoding its names are"):
+        listed(path)
+    assert set(labels(path, name_encoding=made).values()) == {name}
+    stated = tarred(tmp_path / "y.tar", {"\xe9t\xe9/1.jpg": jpeg(1)})
+    assert set(labels(stated, name_encoding="gbk").values()) == {"\xe9t\xe9"}
+
+
+def test_unicode_paths_beside_the_names_are_used(tmp_path: Path) -> None:
+    """Info-ZIP's field counts if it is of this name; a field that another program left behind does not."""
+    raw = "\u732b/1.jpg".encode("gbk")
+    path = named(tmp_path / "x.zip", {raw: jpeg(1)}, texts={raw: "\u732b/1.jpg"})
+    assert set(labels(path).values()) == {"\u732b"}
+    path.write_bytes(path.read_bytes().replace(struct.pack("<L", zlib.crc32(raw)), b"abcd"))
+    with pytest.raises(PermanentError, match="'\u732b' in gbk"):
+        listed(path)
+
+
+def test_file_names_in_an_unknown_encoding_matter_only_to_lists(tmp_path: Path) -> None:
+    """Photos are imported under the names of their folders; a list that names them needs the encoding."""
+    photo = "\u732b.jpg".encode("gbk")
+    path = named(tmp_path / "x.zip", {b"cat/" + photo: jpeg(1), b"dog/2.jpg": jpeg(2)})
+    assert sorted(labels(path).values()) == ["cat", "dog"]  # type: ignore[type-var]  # all have one
+    table = "file,label\n\u732b.jpg,cat\n".encode()
+    path = named(tmp_path / "y.zip", {photo: jpeg(1), b"list.csv": table})
+    with pytest.raises(PermanentError, match=r"'\u732b\.jpg' in gbk"):
+        listed(path)
+    assert set(labels(path, name_encoding="gbk").values()) == {"cat"}
 
 
 def test_a_compressed_tar_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,31 @@ def test_label_studio(store: Store, tmp_path: Path) -> None:
     assert row["human_at_ms"] == 1_706_745_600_000
 
 
+def test_label_studio_with_its_folder_of_uploads(store: Store, tmp_path: Path) -> None:
+    """The folder of its media is copied as it is, with the number of the project."""
+    place(tmp_path / "in", "upload/3/0123abcd-b.jpg")
+    write(tmp_path / "in" / "export.json", [{"image": "/data/upload/3/0123abcd-b.jpg", "choice": "dog"}])
+    assert list(imported(store, tmp_path / "in")[0].values()) == [("dog", "train")]
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("filename, cat, dog\n1.jpg, 1, 0\n", "labels.csv: .*column"),  # Roboflow's for several labels
+        ("1.jpg,cat\n", "labels.csv: .*column"),
+    ],
+)
+def test_a_list_that_is_none_is_named_where_no_folder_is_a_class(
+    tmp_path: Path, table: str, reason: str
+) -> None:
+    """The way out is to mend the list, not to move the photos."""
+    place(tmp_path, "1.jpg")
+    (tmp_path / "labels.csv").write_text(table)
+    told = f"no list of them \\({reason}.*columns file and label$"
+    with pytest.raises(PermanentError, match=told), source_entries(str(tmp_path), SourceOptions()):
+        pass
+
+
 LOCAL, UPLOAD = "/data/local-files/?d=pets/a.jpg", "/data/upload/3/4cf5c4a6-b.jpg"
 
 
@@ -569,7 +594,7 @@ def test_splits_may_have_pictures_of_the_same_names(store: Store, tmp_path: Path
     ],
 )
 def test_a_folder_called_images_is_no_class(tmp_path: Path, name: str, content: object, reason: str) -> None:
-    """An export whose list cannot be read would become one class `img`: it says why, and what to do."""
+    """An export whose list cannot be read would become one class `img`: the error has the reason."""
     write(place(tmp_path / "in", "img/a.jpg", "img/b.jpg") / name, content)
     with (
         pytest.raises(PermanentError) as error,
@@ -645,7 +670,7 @@ def test_fiftyone(store: Store, tmp_path: Path) -> None:
 
 
 def test_parquet_with_other_columns(store: Store, tmp_path: Path) -> None:
-    """The only numbered classes are the labels whatever their name; of several one must be named; lists."""
+    """A single column of numbered classes has the labels; of several one must be named; lists."""
 
     def parquet(name: str, columns: dict[str, list[object]], classes: list[str]) -> Path:
         features = {column: {"names": ["cat", "dog"], "_type": "ClassLabel"} for column in classes}
