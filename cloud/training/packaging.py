@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,13 +165,18 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
             answers=answers,
         )
 
+    def judge_variants(directory: Path, answers: GraphAnswers) -> list[VariantVerdict]:
+        return evaluate_variants(
+            directory, gold, plan.audit, classes=results.classes, seed=plan.seed, answers=answers
+        )
+
     progress.start("export", 1)
     trained = _write_files(
         plan.registry,
         model,
         card,
         judge,
-        partial(evaluate_variants, gold=gold, audit=plan.audit, classes=results.classes, seed=plan.seed),
+        judge_variants,
         tflite=plan.tflite,
         quantization=Quantization(_calibration_photos(results), quantized_before(champion, card)),
         evidence=_evidence(results, plan.losses),
@@ -222,7 +226,7 @@ def _write_files(
     model: Model,
     card: Card,
     judge: Callable[[Path, GraphAnswers], Verdict | None],
-    judge_variants: Callable[..., list[VariantVerdict]],
+    judge_variants: Callable[[Path, GraphAnswers], list[VariantVerdict]],
     *,
     tflite: bool,
     quantization: Quantization,
@@ -237,7 +241,7 @@ def _write_files(
             write_atomic(unfinished / HEADS_FILE, encode_heads(heads))
         # The gates run what was exported, as edges will serve it; both ask the graph about the same photos.
         with GraphAnswers(unfinished) as answers:
-            verdict, variants = judge(unfinished, answers), judge_variants(unfinished, answers=answers)
+            verdict, variants = judge(unfinished, answers), judge_variants(unfinished, answers)
         card = structs.replace(card, verdict=verdict, variants=variants)
         remove_variants(unfinished, [verdict.name for verdict in card.variants if not verdict.served])
         registry.write_card(card, unfinished)

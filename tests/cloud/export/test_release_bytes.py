@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -10,6 +9,7 @@ import pytest
 
 from edge.models import version_dirs
 from edge.models.transfer.bundle_source import Traffic
+from schemas.litert import EXTRA_ASSETS
 from tests.file_server import FileServer, web_server
 from tests.proxy import proxy_to
 
@@ -20,13 +20,32 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shop(tmp_path_factory: pytest.TempPathFactory, make_example) -> Path:
     """Two versions that differ in their heads, packed as a training packs them."""
-    from tests.default_version import default_version, export  # noqa: PLC0415  # it loads TensorFlow
+    import numpy as np  # noqa: PLC0415  # TensorFlow is loaded by what follows
 
-    folder = tmp_path_factory.mktemp("shop") / "pets"
-    shutil.copytree(default_version(tmp_path_factory), folder)
-    export(folder, 2, quantized=folder / "1")
+    from cloud.export.saved_model import export_saved_model, pack  # noqa: PLC0415
+    from cloud.export.serving_module import Model  # noqa: PLC0415
+    from cloud.export.variants import INT8_FILES, Quantization  # noqa: PLC0415
+    from cloud.modeling.backbones import get_backbone  # noqa: PLC0415
+    from cloud.modeling.linear_head import Head  # noqa: PLC0415
+    from cloud.modeling.novelty import fit_novelty  # noqa: PLC0415
+
+    folder, draw, backbone = (
+        tmp_path_factory.mktemp("shop"),
+        np.random.default_rng(0),
+        get_backbone("efficientnet-lite0"),
+    )
+    network, quantized = backbone.build(), None
+    photos = [make_example(label, seed).image for label in ("dawn", "dusk") for seed in range(4)]
+    novelty = fit_novelty(draw.uniform(size=(200, backbone.embedding_dim)))
+    for version in (1, 2):
+        head = Head(draw.normal(size=(backbone.embedding_dim, 2)), np.zeros(2))
+        model = Model(backbone, network, head, 1.0 + version, ("cat", "dog"), novelty)
+        quantization, path = Quantization(photos, quantized), folder / str(version)
+        with export_saved_model(model, path, tflite=True, quantization=quantization) as unfinished:
+            pack(unfinished, folder / f"{version}.tar")
+        quantized = (path / EXTRA_ASSETS / INT8_FILES[0]).read_bytes()
     return folder
 
 
