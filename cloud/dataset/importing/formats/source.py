@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from cloud.dataset.importing.entry import (
     READ_ARCHIVES,
+    VIDEO_SUFFIXES,
     Entry,
     Item,
     PassedOver,
@@ -23,7 +24,7 @@ from cloud.dataset.importing.formats.lists import lists_in, why_no_lists
 from cloud.dataset.importing.formats.read_annotations import cvat_entries, json_entries
 from cloud.dataset.importing.formats.read_parquet import parquet_entries
 from cloud.dataset.importing.formats.read_table import csv_entries, metadata_entries, metadata_tables
-from cloud.dataset.importing.formats.read_video import VIDEO_SUFFIXES, VideoOptions, is_stream, video_entries
+from cloud.dataset.importing.formats.read_video import VideoOptions, is_stream, video_entries
 from cloud.dataset.importing.importer import check_any
 from cloud.progress import Progress
 from schemas.errors import PermanentError
