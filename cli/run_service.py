@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -42,10 +41,11 @@ def serve(name: str, configuration: Struct, service: Coroutine[Any, Any, T]) -> 
     Raises:
         KeyboardInterrupt: Ctrl-C ended it, after its clean-up.
     """
+
+    def log_start() -> None:
+        log.info("service.started", service=name, version=version(), configuration=changed(configuration))
+
     began = time.monotonic()
-    started = partial(
-        log.info, "service.started", service=name, version=version(), configuration=changed(configuration)
-    )
     reason = "failed"
     # What was imported stays; to go through it in a collection would stop everything for 10 to 30 ms.
     gc.freeze()
@@ -53,7 +53,7 @@ def serve(name: str, configuration: Struct, service: Coroutine[Any, Any, T]) -> 
     capture = nullcontext() if sys.stderr.isatty() else stderr_captured()
     try:
         with capture:
-            signalled, result = asyncio.run(_until_signalled(service, started))
+            signalled, result = asyncio.run(_until_signalled(service, log_start))
         reason = "finished" if signalled is None else signalled.name
     finally:
         log.info("service.stopped", service=name, reason=reason, uptime_s=round(time.monotonic() - began, 1))
