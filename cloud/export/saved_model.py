@@ -99,9 +99,10 @@ def export_saved_model(
         extra = partial / EXTRA_ASSETS
         extra.mkdir()
         _write_warmup(extra / WARMUP_FILE, photos)
-        verify(partial, model, photos)
+        expected = expected_outputs(model, photos)
+        verify(partial, model, photos, expected)
         if tflite:
-            _write_networks(served, model, partial, photos, quantization)
+            _write_networks(served, model, partial, photos, expected=expected, quantization=quantization)
         yield partial
         partial.rename(directory)
     finally:
@@ -113,6 +114,8 @@ def _write_networks(
     model: Model,
     directory: Path,
     photos: Sequence[bytes],
+    *,
+    expected: Mapping[str, NDArray[np.float32]],
     quantization: Quantization | None,
 ) -> None:
     """Write the LiteRT part: the network in float32, with `quantization` in 8-bit integers too.
@@ -124,7 +127,7 @@ def _write_networks(
     except NotConvertibleError as error:
         log.warning("training.not_converted", backbone=model.backbone.name, reason=str(error))
         return
-    verify_network(network, model, photos)
+    verify_network(network, model, photos, expected)
     (directory / NETWORK_FILE).write_bytes(network)
     variants = [Variant(FLOAT32, (NETWORK_FILE.name,))]
     if quantization is not None and quantization.photos:
@@ -171,13 +174,19 @@ def _write_warmup(path: Path, photos: Sequence[bytes]) -> None:
             records.write(log.SerializeToString())
 
 
-def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
+def verify(
+    directory: Path,
+    model: Model,
+    photos: Sequence[bytes],
+    expected: Mapping[str, NDArray[np.float32]] | None = None,
+) -> None:
     """Load a SavedModel as TensorFlow Serving does, by the V1 loader, and compare its outputs with Keras.
 
     Args:
         directory: the SavedModel.
         model: the trained model.
         photos: encoded photos to run, at least one.
+        expected: their `expected_outputs`, if the caller has them.
 
     Raises:
         ExportError: it cannot be loaded or run, or an output differs by more than `TOLERANCE`.
@@ -191,14 +200,19 @@ def verify(directory: Path, model: Model, photos: Sequence[bytes]) -> None:
         ) from error
     # A call without photos takes another path through TensorFlow's kernels: see ServingModule.
     for name, values in empty.items():
-        expected = (0, *outputs[name].shape[1:])
-        if values.shape != expected:
-            raise ExportError(f"{name} of no photos: expected shape {expected}, got {values.shape}")
-    _compare(outputs, model, _pixels(model, photos))
+        shape = (0, *outputs[name].shape[1:])
+        if values.shape != shape:
+            raise ExportError(f"{name} of no photos: expected shape {shape}, got {values.shape}")
+    _compare(outputs, model, expected or expected_outputs(model, photos))
 
 
-def verify_network(network: bytes, model: Model, photos: Sequence[bytes]) -> None:
-    """Run a network converted for LiteRT, and compare its outputs with Keras.
+def verify_network(
+    network: bytes,
+    model: Model,
+    photos: Sequence[bytes],
+    expected: Mapping[str, NDArray[np.float32]] | None = None,
+) -> None:
+    """Run a network converted for LiteRT, and compare its outputs with Keras, as `verify` does.
 
     Raises:
         ExportError: it cannot be run, or an output differs by more than `TOLERANCE`.
@@ -208,22 +222,28 @@ def verify_network(network: bytes, model: Model, photos: Sequence[bytes]) -> Non
         outputs = run_networks([network], images.numpy())
     except (RuntimeError, ValueError) as error:
         raise ExportError(f"{NETWORK_FILE.name}: LiteRT cannot run the converted network: {error}") from error
-    _compare(outputs, model, images)
+    _compare(outputs, model, expected or expected_outputs(model, photos))
 
 
 def _pixels(model: Model, photos: Sequence[bytes]) -> tf.Tensor:
     return preprocess(model.backbone, tf.constant(list(photos)))
 
 
-def _compare(outputs: Mapping[str, NDArray[np.float32]], model: Model, images: tf.Tensor) -> None:
-    embedding = model.embed(images).numpy()
-    # A distance between embeddings is rounded, and the division by a small scale magnifies that.
-    magnified = {"novelty": _DISTANCE_ERROR / (TOLERANCE * model.novelty.scale)}
-    expected = {
+def expected_outputs(model: Model, photos: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+    """Return Keras' outputs for encoded photos by name."""
+    embedding = model.embed(_pixels(model, photos)).numpy()
+    return {
         "embedding": embedding,
         "probabilities": softmax(model.head.logits(embedding) / model.temperature, axis=1),
         "novelty": novelty_scores(model.novelty, embedding),
     }
+
+
+def _compare(
+    outputs: Mapping[str, NDArray[np.float32]], model: Model, expected: Mapping[str, NDArray[np.float32]]
+) -> None:
+    # A distance between embeddings is rounded, and the division by a small scale magnifies that.
+    magnified = {"novelty": _DISTANCE_ERROR / (TOLERANCE * model.novelty.scale)}
     for name, values in expected.items():
         scale = max(1.0, float(np.abs(values).max()), magnified.get(name, 0.0))
         difference = float(np.abs(outputs[name] - values).max()) / scale

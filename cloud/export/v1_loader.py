@@ -67,3 +67,46 @@ class SavedModel:
             for start in range(0, max(1, len(photos)), _BATCH_PHOTOS)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+
+
+class GraphAnswers:
+    """The answers of a version's graph, which is loaded when it is first asked and runs each photo once.
+
+    Several gates ask the same version about the same photos. Memory grows by 4 D + 4 K bytes per photo.
+
+    Args:
+        directory: The version directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._open = ExitStack()
+        self._loaded: SavedModel | None = None
+        self._known: dict[bytes, dict[str, NDArray[np.float32]]] = {}
+
+    def __enter__(self) -> Self:
+        """Return it as it is: the graph is loaded later."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Free the memory of the graph."""
+        self._loaded = None
+        self._open.close()
+
+    @property
+    def graph(self) -> SavedModel:
+        """The graph itself, for whoever measures how long it takes; `SavedModel` names what this raises."""
+        if self._loaded is None:
+            self._loaded = self._open.enter_context(SavedModel(self._directory))
+        return self._loaded
+
+    def predict(self, photos: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+        """Return what `SavedModel.predict` returns for photos; no photos at all have no outputs."""
+        missing = list(dict.fromkeys(photo for photo in photos if photo not in self._known))
+        if missing:
+            outputs = self.graph.predict(missing)
+            for row, photo in enumerate(missing):
+                self._known[photo] = {name: values[row] for name, values in outputs.items()}
+        answers = [self._known[photo] for photo in photos]
+        names = answers[0] if answers else ()
+        return {name: np.stack([answer[name] for answer in answers]) for name in names}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple, Protocol
@@ -14,7 +15,7 @@ from cloud.dataset.example import Example, label_indices, sorted_by_content
 from cloud.evaluation import promotion_gate
 from cloud.evaluation.metrics import Metrics, calibration_errors, measure
 from cloud.evaluation.paired_comparison import PairedPredictions
-from cloud.export.v1_loader import SavedModel
+from cloud.export.v1_loader import GraphAnswers, SavedModel
 from cloud.modeling.arrays import Floats
 from cloud.modeling.offset_head import answer_by_groups
 from cloud.registry.model_card import Calibration, Card
@@ -44,6 +45,7 @@ def evaluate_challenger(
     backbone: str,
     classes: Sequence[str],
     seed: int,
+    answers: GraphAnswers | None = None,
 ) -> promotion_gate.Verdict:
     """Run both versions on the same photos and return the gate's verdict. The photos' order does not matter.
 
@@ -59,9 +61,12 @@ def evaluate_challenger(
         backbone: of the challenger.
         classes: of the challenger, in the order of its outputs.
         seed: of the bootstrap.
+        answers: of the challenger's graph, if another gate asks it about the same photos.
     """
     gold, audit = sorted_by_content(gold), sorted_by_content(audit)
-    with SavedModel(champion.directory) as before, SavedModel(challenger) as after:
+    with ExitStack() as opened:
+        before = opened.enter_context(SavedModel(champion.directory))
+        after = answers or opened.enter_context(GraphAnswers(challenger))
         pair = PairedModels(
             Contestant(before, champion.card.classes, read_heads(champion.directory)),
             Contestant(after, classes, read_heads(challenger)),
@@ -73,7 +78,7 @@ def evaluate_challenger(
         # With the same backbone only the weights differ: the measurement would be noise.
         answered = () if held_out is None else held_out.photos
         measurable = (*gold, *audit, *answered) if backbone != champion.card.backbone else ()
-        ratio = _latency_ratio(before, after, measurable[0].image) if measurable else None
+        ratio = _latency_ratio(before, after.graph, measurable[0].image) if measurable else None
     labelled = {*labels, *(photo.label for photo in (*gold, *audit))}
     judged = gold or (*answered, *audit)
     evidence = promotion_gate.Evidence(

@@ -1,19 +1,18 @@
 """Variant evaluation: run each LiteRT variant of a version as it will be served, and ask the variant gate."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 from msgspec import structs
-from numpy.typing import NDArray
 
 from cloud.dataset.example import Example, sorted_by_content
 from cloud.evaluation.metrics import measure
 from cloud.evaluation.paired_comparison import PairedPredictions
 from cloud.evaluation.variant_gate import VariantVerdict, judge_variant
 from cloud.export.litert import VariantModel
-from cloud.export.v1_loader import SavedModel
-from cloud.registry.champion import Contestant, PairedModels, Predictor
+from cloud.export.v1_loader import GraphAnswers
+from cloud.registry.champion import Contestant, PairedModels
 from schemas.errors import PermanentError
 from schemas.groups.heads import read_heads
 from schemas.litert import FLOAT32, Variant, read_manifest
@@ -26,6 +25,7 @@ def evaluate_variants(
     *,
     classes: Sequence[str],
     seed: int = 0,
+    answers: GraphAnswers | None = None,
 ) -> list[VariantVerdict]:
     """Run the graph of a version and each of its variants on the same photos, and decide about each variant.
 
@@ -35,6 +35,7 @@ def evaluate_variants(
         audit: the fresh audit slice, with weights.
         classes: in the order of the outputs.
         seed: of the bootstrap.
+        answers: of the version's graph, if another gate asks it about the same photos.
 
     Returns:
         One verdict per variant; none if the version has no LiteRT part.
@@ -44,41 +45,27 @@ def evaluate_variants(
         return []
     heads = read_heads(directory)
     form, photos = manifest.pixels, (sorted_by_content(gold), sorted_by_content(audit))
-    with SavedModel(directory) as graph:
-        served = [_AskedOnce(graph, [photo.image for photo in some]) for some in photos]
+    with ExitStack() as opened:
+        graph = answers or opened.enter_context(GraphAnswers(directory))
+        by_graph = Contestant(graph, classes, heads)
+        # Before the variants: a graph that cannot be run is no fault of a variant.
+        graph.predict([photo.image for some in photos for photo in some])
 
-        def answers(variant: Variant) -> list[PairedPredictions | None]:
-            model = VariantModel(directory, variant, form)
-            return [
-                PairedModels(Contestant(by_graph, classes, heads), Contestant(model, classes, heads)).answer(
-                    some
-                )
-                for some, by_graph in zip(photos, served, strict=True)
-            ]
+        def compared(variant: Variant) -> list[PairedPredictions | None]:
+            by_variant = Contestant(VariantModel(directory, variant, form), classes, heads)
+            return [PairedModels(by_graph, by_variant).answer(some) for some in photos]
 
-        return [_judge(variant, answers, classes, seed) for variant in manifest.variants]
-
-
-class _AskedOnce:
-    """A model that has answered some photos, once for all variants."""
-
-    def __init__(self, model: Predictor, photos: Sequence[bytes]) -> None:
-        self._answers = model.predict(photos) if photos else {}
-
-    def predict(self, photos: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
-        """Return the answers to those photos."""
-        assert all(len(values) == len(photos) for values in self._answers.values())
-        return self._answers
+        return [_judge(variant, compared, classes, seed) for variant in manifest.variants]
 
 
 def _judge(
     variant: Variant,
-    answers: Callable[[Variant], list[PairedPredictions | None]],
+    compared: Callable[[Variant], list[PairedPredictions | None]],
     classes: Sequence[str],
     seed: int,
 ) -> VariantVerdict:
     try:
-        on_gold, on_audit = answers(variant)
+        on_gold, on_audit = compared(variant)
     except (PermanentError, RuntimeError, ValueError) as error:
         # It would fail at the edge too; the graph still serves there.
         return VariantVerdict(variant.name, served=False, reasons=[f"it cannot be run: {error}"])

@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from cloud.evaluation.promotion_gate import Verdict
 from cloud.evaluation.variant_gate import VariantVerdict
 from cloud.export.saved_model import export_saved_model, pack, signature_of
 from cloud.export.serving_module import Model
+from cloud.export.v1_loader import GraphAnswers
 from cloud.export.variants import (
     CALIBRATION_PHOTOS,
     INT8_FILES,
@@ -149,7 +149,7 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
         others={other.backbone.name: _card_figures(other).candidates for other in results.others},
     )
 
-    def judge(directory: Path) -> Verdict | None:
+    def judge(directory: Path, answers: GraphAnswers) -> Verdict | None:
         if champion is None:
             return None
         return evaluate_challenger(
@@ -162,6 +162,12 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
             backbone=results.backbone.name,
             classes=results.classes,
             seed=plan.seed,
+            answers=answers,
+        )
+
+    def judge_variants(directory: Path, answers: GraphAnswers) -> list[VariantVerdict]:
+        return evaluate_variants(
+            directory, gold, plan.audit, classes=results.classes, seed=plan.seed, answers=answers
         )
 
     progress.start("export", 1)
@@ -170,7 +176,7 @@ def write_version(results: CandidateResults, plan: VersionPlan, progress: Progre
         model,
         card,
         judge,
-        partial(evaluate_variants, gold=gold, audit=plan.audit, classes=results.classes, seed=plan.seed),
+        judge_variants,
         tflite=plan.tflite,
         quantization=Quantization(_calibration_photos(results), quantized_before(champion, card)),
         evidence=_evidence(results, plan.losses),
@@ -219,8 +225,8 @@ def _write_files(
     registry: Registry,
     model: Model,
     card: Card,
-    judge: Callable[[Path], Verdict | None],
-    judge_variants: Callable[[Path], list[VariantVerdict]],
+    judge: Callable[[Path, GraphAnswers], Verdict | None],
+    judge_variants: Callable[[Path, GraphAnswers], list[VariantVerdict]],
     *,
     tflite: bool,
     quantization: Quantization,
@@ -233,8 +239,10 @@ def _write_files(
     with export_saved_model(model, directory, tflite=tflite, quantization=quantization) as unfinished:
         if heads is not None:
             write_atomic(unfinished / HEADS_FILE, encode_heads(heads))
-        # The gates run what was exported, as edges will serve it.
-        card = structs.replace(card, verdict=judge(unfinished), variants=judge_variants(unfinished))
+        # The gates run what was exported, as edges will serve it; both ask the graph about the same photos.
+        with GraphAnswers(unfinished) as answers:
+            verdict, variants = judge(unfinished, answers), judge_variants(unfinished, answers)
+        card = structs.replace(card, verdict=verdict, variants=variants)
         remove_variants(unfinished, [verdict.name for verdict in card.variants if not verdict.served])
         registry.write_card(card, unfinished)
         # The bundle comes before the directory has its final name: no version exists without its bundle.

@@ -26,12 +26,13 @@ from cloud.export.saved_model import (
     warmup_photos,
 )
 from cloud.export.serving_module import Model
-from cloud.export.v1_loader import SavedModel
+from cloud.export.v1_loader import GraphAnswers, SavedModel
 from cloud.modeling.backbones import EFFICIENTNET_LITE0, XCEPTION, XCEPTION_SMALL, Backbone, preprocess
 from cloud.modeling.linear_head import Head
 from cloud.modeling.novelty import fit_novelty, novelty_scores
 from schemas.litert import EXTRA_ASSETS, NETWORK_FILE
 from tests.cloud.tiny import TINY
+from tests.default_version import default_version
 from tests.serving import saved_models
 
 # Importing TensorFlow 2.21 with a current NumPy and protobuf warns about their own deprecated names.
@@ -114,7 +115,6 @@ def random_model(backbone: Backbone, network: keras.Model) -> Model:
 
 BUILDERS = {
     XCEPTION_SMALL: XCEPTION_SMALL.build,
-    EFFICIENTNET_LITE0: EFFICIENTNET_LITE0.build,
     # Random weights: the pretrained ones are a download.
     XCEPTION: lambda: keras.applications.Xception(
         weights=None, include_top=False, pooling="avg", input_shape=(299, 299, 3)
@@ -122,21 +122,44 @@ BUILDERS = {
 }
 
 
-@pytest.mark.parametrize("backbone", BUILDERS, ids=lambda backbone: backbone.name)
+@pytest.mark.parametrize("backbone", [EFFICIENTNET_LITE0, *BUILDERS], ids=lambda backbone: backbone.name)
 def test_call_without_photos_has_empty_outputs(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A call with no photos returns outputs with 0 rows, for every backbone and on every processor."""
-    monkeypatch.setattr(saved_model, "WARMUP_BATCHES", (1, 2))  # what the export compares is another rule
-    model = random_model(backbone, BUILDERS[backbone]())
-    export(model, tmp_path / "1", tflite=backbone is XCEPTION_SMALL)
-    with SavedModel(tmp_path / "1") as saved:
+    if backbone is EFFICIENTNET_LITE0:
+        exported = default_version(tmp_path_factory) / "1"
+    else:
+        monkeypatch.setattr(saved_model, "WARMUP_BATCHES", (1, 2))  # what the export compares is another rule
+        exported = tmp_path / "1"
+        export(random_model(backbone, BUILDERS[backbone]()), exported, tflite=backbone is XCEPTION_SMALL)
+    with SavedModel(exported) as saved:
         shapes = {name: values.shape for name, values in saved.predict([]).items()}
         one, three = saved.predict(warmup_photos(1)), saved.predict(warmup_photos(3))
     assert shapes == {"probabilities": (0, 3), "embedding": (0, backbone.embedding_dim), "novelty": (0,)}
     for name, values in one.items():
         assert (len(values), len(three[name])) == (1, 3)
         np.testing.assert_allclose(values, three[name][:1], atol=1e-4)
+
+
+def test_the_graph_runs_each_photo_once(
+    directory: Path, make_example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gates that ask for photos again, in any order and several times each, get what the graph answers."""
+    photos, asked, run = [make_example("dawn", seed).image for seed in range(3)], [], SavedModel.predict
+    expected = served(directory, photos)
+    monkeypatch.setattr(SavedModel, "predict", lambda saved, some: (asked.extend(some), run(saved, some))[1])
+    with GraphAnswers(directory) as answers:
+        assert answers.predict([]) == {}
+        for order in ([0, 1], [2, 1, 0], [1, 1, 2]):
+            got = answers.predict([photos[at] for at in order])
+            assert got.keys() == expected.keys()
+            for name, values in got.items():
+                np.testing.assert_allclose(values, expected[name][order], atol=1e-6)
+    assert asked == photos
 
 
 def test_model_that_fails_on_no_photos_is_refused(
