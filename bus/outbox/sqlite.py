@@ -20,7 +20,7 @@ from bus.files.atomic_file import make_private
 from bus.outbox import repair
 from bus.outbox.damage import MIGRATIONS as DAMAGED_ROWS
 from bus.outbox.damage import DamageLog, RecordingConnection
-from schemas.errors import TransientError
+from schemas.errors import PermanentError, TransientError
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -77,6 +77,7 @@ class Database:
         Raises:
             StorageError: The file cannot be opened, is locked by another process, or is damaged and there is
                 no `damage` to report that.
+            PermanentError: The folder is a file, or inside one.
         """
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = self._loop.create_future()
@@ -141,7 +142,14 @@ class Database:
         try:
             connection = self._open()
         except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError) as error:
-            failure = StorageError(f"cannot open database {self._path}: {error}", hint=_remedy(error))
+            failure: Exception = StorageError(
+                f"cannot open database {self._path}: {error}", hint=_remedy(error)
+            )
+            if isinstance(error, FileExistsError | NotADirectoryError):  # no later try can succeed
+                failure = PermanentError(
+                    f"cannot open database {self._path}: {error.filename} cannot be a folder",
+                    hint="name another folder for the state, with --state-dir or `state_dir`",
+                )
             self._loop.call_soon_threadsafe(_opened, opened, failure)
             return
         self._loop.call_soon_threadsafe(_opened, opened, None)
@@ -354,7 +362,7 @@ def _attempt(connection: sqlite3.Connection, job: _Job) -> None:
     connection.execute("RELEASE job")
 
 
-def _opened(opened: "asyncio.Future[None]", failure: StorageError | None) -> None:
+def _opened(opened: "asyncio.Future[None]", failure: Exception | None) -> None:
     if opened.done():  # the caller was cancelled
         return
     if failure is None:

@@ -88,22 +88,27 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
     # As in `pipeline`: only after the checks that do without it.
     load_tensorflow()
     from cloud.export.saved_model import warmup_photos  # noqa: PLC0415
-    from cloud.modeling.adopted import ModelSource, load_model, parse_preprocessing  # noqa: PLC0415
+    from cloud.modeling.adopted import (  # noqa: PLC0415
+        ModelSource,
+        answer_warnings,
+        load_model,
+        parse_preprocessing,
+    )
     from cloud.training.distributed import alone  # noqa: PLC0415
     from cloud.training.packaging import VersionPlan, write_version  # noqa: PLC0415
     from cloud.training.photo_check import PhotoChecker  # noqa: PLC0415
 
     named = None if options.preprocessing is None else parse_preprocessing(options.preprocessing)
-    model = load_model(
-        ModelSource(
-            Path(options.model),
-            options.classes,
-            warmup_photos(_SAMPLE_PHOTOS),
-            named,
-            options.output,
-            options.scores,
-        )
+    source = ModelSource(
+        Path(options.model),
+        options.classes,
+        warmup_photos(_SAMPLE_PHOTOS),
+        named,
+        options.output,
+        options.scores,
     )
+    model = load_model(source)
+    warnings = answer_warnings(model, source)
     progress.advance()
     photos, checker = Photos.none(registry.champion()), PhotoChecker(model.backbone, Path(options.cache))
     if store is not None:
@@ -125,7 +130,8 @@ def run_adoption(options: AdoptionOptions, progress: Progress | None = None) -> 
     )
     results = _with_groups(_results(model, photos, options, progress), checker, options.seed, progress)
     trained = write_version(results, plan, progress)
-    warnings = [] if store is None else tag_dataset(store, version, photos.dataset_version)
+    if store is not None:
+        warnings += tag_dataset(store, version, photos.dataset_version)
     record_version(registry, version)
     return TrainingRun(trained, {}, photos.left_out, warnings)
 

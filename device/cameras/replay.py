@@ -13,6 +13,7 @@ import structlog
 from bus.files.regular_file import read_regular
 from device.cameras.base import Camera, CameraError, CameraExhausted, Frame
 from schemas.pixels import SOURCE_LIMITS
+from schemas.text import escaped, listed
 
 log = structlog.get_logger()
 
@@ -21,6 +22,7 @@ _CONVERTED = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".mpo", ".tif", ".tiff", ".webp"}
 )
 """Of files that the device converts to JPEG before it sends them."""
+_PHOTOS = "put some there: JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, or HEIC with the extra heic"
 
 
 class ReplayCamera:
@@ -79,7 +81,7 @@ def folder_camera(
     def frames() -> Iterator[Frame]:
         files = photo_files(directory, _SUFFIXES | _CONVERTED)
         if not files:
-            raise CameraError(f"no JPEG or PNG files in {directory}")
+            raise CameraError(f"no photos in {directory}{_others(directory)}", hint=_PHOTOS)
         labelled = len({file.parent for file in files}) > 1
         # Shuffle before the split: agents with the same seed then take disjoint parts of the same order.
         if shuffle is not None:
@@ -87,6 +89,12 @@ def folder_camera(
         return _replayed(files[part[0] :: part[1]], loop=loop, labelled=labelled)
 
     return ReplayCamera(frames, f"folder {directory}")
+
+
+def _others(directory: Path) -> str:
+    """Return which other files a folder without photos has, such as videos; nothing if it is empty."""
+    names = sorted(name for _, _, names in os.walk(directory) for name in names if not name.startswith("."))
+    return f", only {listed([escaped(name) for name in names], 2)}" if names else ""
 
 
 def photo_files(directory: Path, suffixes: frozenset[str] = _SUFFIXES) -> list[Path]:
@@ -99,8 +107,10 @@ def photo_files(directory: Path, suffixes: frozenset[str] = _SUFFIXES) -> list[P
     Raises:
         CameraError: The folder does not exist.
     """
+    if directory.is_file():
+        raise CameraError(f"{directory} is a file", hint="name its folder")
     if not directory.is_dir():
-        raise CameraError(f"there is no folder {directory}")
+        raise CameraError(f"there is no folder {directory}", hint="check the path")
     files = []
     for parent, folders, names in os.walk(directory):
         folders[:] = [name for name in folders if not name.startswith(".")]  # in place: os.walk reads it

@@ -63,7 +63,7 @@ async def test_output_to_a_pipe_is_json_lines(edge, at, tmp_path):
 
 async def test_a_camera_that_does_not_open_is_one_sentence(at, tmp_path):
     """A folder without photos and an unknown camera are errors with code 1."""
-    for camera, words in ((f"folder:{tmp_path}", "no JPEG or PNG files"), ("webcam", "or picamera")):
+    for camera, words in ((f"folder:{tmp_path}", "no photos in"), ("webcam", "or picamera")):
         done = await gleaner("device", "--camera", camera, "--state-dir", tmp_path / "state", *at)
         assert done.code == 1
         assert words in done.sentence

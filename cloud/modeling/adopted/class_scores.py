@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from cloud.modeling.adopted.preprocessing import AdoptionError
 from cloud.modeling.arrays import Floats
+from schemas.text import listed
 
 Scores = Literal["logits", "probabilities"]
 PREFERRED_OUTPUTS = ("probabilities", "logits", "scores", "predictions")
@@ -21,34 +22,36 @@ def fits(width: int | None, classes: int) -> bool:
     return width is None or width == classes or (width == 1 and classes == _TWO)
 
 
-def choose_output(widths: Mapping[str, int | None], classes: Sequence[str], wanted: str | None) -> str:
+def choose_output(
+    widths: Mapping[str, int | None], classes: Sequence[str], wanted: str | None, others: Sequence[str] = ()
+) -> str:
     """Return the name of the output that has the scores.
 
     Args:
         widths: numbers per photo, by output; None if the model does not declare it.
         classes: K names.
         wanted: the name that the user gave, None to choose.
+        others: outputs that are no row of numbers per photo, with their shapes, for messages.
 
     Raises:
         AdoptionError: no output has K numbers, or several have.
     """
-    listed = (
-        ", ".join(f"{name} [{'?' if width is None else width}]" for name, width in widths.items()) or "none"
-    )
+    rows = [f"{name} [{'?' if width is None else width}]" for name, width in widths.items()]
+    has = listed(rows) or "no output of one row of floats per photo"
+    if others:
+        has += f", and {listed(others)}"
     if wanted is not None and wanted not in widths:
-        raise AdoptionError(
-            f"the model has no output {wanted!r} of one row per photo", hint=f"it has {listed}"
-        )
+        raise AdoptionError(f"the model has no output {wanted!r} of one row per photo", hint=f"it has {has}")
     fitting = [name for name, width in widths.items() if fits(width, len(classes))]
     chosen = [name for name in fitting if wanted is None or name == wanted]
     if not chosen:
         raise AdoptionError(
-            f"the model does not give {len(classes)} scores for {', '.join(classes)}: it has {listed}",
+            f"the model does not give {len(classes)} scores for {listed(classes)}: it has {has}",
             hint="name as many classes as it has scores, in their order, with --classes",
         )
     preferred = [name for name in PREFERRED_OUTPUTS if name in chosen]
     if len(chosen) > 1 and not preferred:
-        raise AdoptionError(f"the model has several outputs: {listed}", hint="choose one with --output")
+        raise AdoptionError(f"the model has several outputs: {has}", hint="choose one with --output")
     return (preferred or chosen)[0]
 
 

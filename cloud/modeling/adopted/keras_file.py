@@ -1,6 +1,8 @@
 """Load a `.keras` file: a classifier to adopt, or a network to train a head on."""
 
+import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from cloud.modeling.adopted.preprocessing import AdoptionError, Preprocessing
 from cloud.modeling.arrays import Floats
 from cloud.modeling.decoding import CHANNELS
 from cloud.modeling.linear_head import Head
+from schemas.text import listed
 
+_CONFIG = "config.json"
+_OF_BYTES = 1 / 32
 _VECTOR_RANK, _MAP_RANK = 2, 4
 _TWO = 2
 
@@ -36,6 +41,7 @@ def load_keras(source: ModelSource) -> ForeignModel:
         )
     choose_output({"the output": output.shape[-1]}, source.classes, None)
     head = None if source.scores is not None else _head(model, len(source.classes))
+    _check_rescaled_once(model, source.path, source.preprocessing or Preprocessing())
     if head is None or not form.batched or form.channels_first:
         resources = [weight.value for weight in model.weights]
         return wrapped(source, lambda images: model(images, training=False), form, resources, "Keras model")
@@ -92,6 +98,7 @@ def embedding_network(
     if len(output.shape) != _VECTOR_RANK or output.shape[-1] is None:
         raise AdoptionError(f"{where} gives {_shape(output)}", hint="a backbone gives [N, D] or [N, h, w, D]")
     body = keras.Model(model.inputs, output)
+    _check_rescaled_once(model, where, preprocessing or Preprocessing())
     return _from_pixels(body, form, complete(form, preprocessing)), int(output.shape[-1])
 
 
@@ -101,7 +108,7 @@ def open_keras(path: Path) -> Any:
     Raises:
         AdoptionError: it cannot be loaded, or contains code.
     """
-    if not zipfile.is_zipfile(path):
+    if not _has_config(path):
         raise AdoptionError(f"{path} is no .keras file", hint="save the model with model.save('NAME.keras')")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -112,7 +119,63 @@ def open_keras(path: Path) -> Any:
                 hint="replace it by layers, or export the model with model.export() and adopt the SavedModel",
             ) from None
         hint = "export a model with own layers by model.export(), and adopt the SavedModel"
+        if own := _own_layers(path):
+            raise AdoptionError(f"{path} has layers of its own: {listed(own)}", hint=hint) from None
         raise cannot_load(path, error, hint) from None
+
+
+def _has_config(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as content:
+        return _CONFIG in content.namelist()
+
+
+def _own_layers(path: Path) -> list[str]:
+    """Return the names of classes in a `.keras` file that are not Keras's own."""
+    try:
+        with zipfile.ZipFile(path) as content:
+            waiting = [json.loads(content.read(_CONFIG))]
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile, zlib.error):
+        return []
+    found = set()
+    while waiting:
+        match waiting.pop():
+            case {"class_name": str(name), "module": module, "registered_name": registered, **others}:
+                if registered is not None and not str(module).startswith("keras"):
+                    found.add(str(registered or name))
+                waiting += others.values()
+            case dict() as others:
+                waiting += others.values()
+            case list() as others:
+                waiting += others
+    return sorted(found)
+
+
+def _check_rescaled_once(model: Any, where: Path | str, preprocessing: Preprocessing) -> None:
+    """Refuse pixels in a small range for a model that divides them itself: it would see black pictures.
+
+    Raises:
+        AdoptionError: the model has such a layer before its first weights, and the pixels are scaled before.
+    """
+    layer = _rescaling(model)
+    if layer is not None and min(np.abs(preprocessing.scale)) > 1:
+        raise AdoptionError(
+            f"{where} rescales pixels itself (layer {layer.name!r}), and --preprocessing would do it twice",
+            hint="use raw, which leaves them at 0 to 255",
+        )
+
+
+def _rescaling(model: Any) -> Any:
+    """Return the layer that brings pixels from 0 to 255 into a small range, None if there is none."""
+    for layer in getattr(model, "layers", ()):
+        if isinstance(layer, keras.layers.Rescaling):
+            return layer if np.max(np.abs(layer.scale)) <= _OF_BYTES else None
+        if (inner := _rescaling(layer)) is not None:
+            return inner
+        if layer.weights:
+            return None
+    return None
 
 
 def _only(model: Any, what: str, path: Path | str) -> Any:

@@ -1,19 +1,24 @@
-"""Load a foreign model by the loader for its kind of file."""
+"""Load a foreign model by the loader for its kind of file, and look at its answers."""
+
+import numpy as np
+import tensorflow as tf
 
 from cloud.modeling.adopted.keras_file import load_keras
 from cloud.modeling.adopted.parts import ForeignModel, ModelSource
 from cloud.modeling.adopted.preprocessing import AdoptionError
 from cloud.modeling.adopted.saved_model_folder import load_saved_model
+from cloud.modeling.backbones.base import preprocess
 
-__all__ = ["AdoptionError", "ForeignModel", "ModelSource", "load_model"]
+__all__ = ["AdoptionError", "ForeignModel", "ModelSource", "answer_warnings", "load_model"]
 
-_TO_SAVED_MODEL = "convert it to a SavedModel first, and adopt that"
+_AS_ONNX = "PyTorch models cannot be adopted as they are; use torch.onnx.export, and adopt the .onnx file"
+_CONSTANT = 1e-3
 _FORMS = "a folder with saved_model.pb (SavedModel), or a file NAME.keras, NAME.tflite or NAME.onnx"
 _REFUSED = {
     ".h5": "HDF5 files may run code when they are loaded; save the model with model.save('NAME.keras')",
     ".pb": "a SavedModel is adopted by its folder, not by its saved_model.pb",
-    ".pt": f"PyTorch models cannot be adopted as they are; {_TO_SAVED_MODEL}",
-    ".pth": f"PyTorch models cannot be adopted as they are; {_TO_SAVED_MODEL}",
+    ".pt": _AS_ONNX,
+    ".pth": _AS_ONNX,
 }
 
 
@@ -27,6 +32,8 @@ def load_model(source: ModelSource) -> ForeignModel:
     path = source.path
     if not path.exists():
         raise AdoptionError(f"there is no model {path}", hint=f"name {_FORMS}")
+    if path.is_file() and not path.stat().st_size:
+        raise AdoptionError(f"{path} is empty", hint="save or copy the model again")
     if (path / "saved_model.pb").is_file():
         return load_saved_model(source)
     if path.suffix == ".keras" and path.is_file():
@@ -43,3 +50,22 @@ def load_model(source: ModelSource) -> ForeignModel:
     if path.suffix in _REFUSED:
         raise AdoptionError(f"{path}: {_REFUSED[path.suffix]}")
     raise AdoptionError(f"{path} is not a model that can be adopted", hint=f"name {_FORMS}")
+
+
+def answer_warnings(model: ForeignModel, source: ModelSource) -> list[str]:
+    """Return what is suspicious about the model's answers for the sample photos.
+
+    Raises:
+        AdoptionError: they are no numbers.
+    """
+    logits = model.head.logits(model.network(preprocess(model.backbone, tf.constant(list(source.samples)))))
+    if not np.isfinite(logits).all():
+        raise AdoptionError(
+            f"{source.path} gives NaN or infinite scores for ordinary photos",
+            hint="check --preprocessing, and the weights",
+        )
+    probabilities = tf.nn.softmax(logits).numpy()
+    if len(probabilities) > 1 and float(np.ptp(probabilities, axis=0).max()) < _CONSTANT:
+        what = f"gives the same scores for {len(probabilities)} different photos"
+        return [f"{source.path} {what}: check that it is trained, and --preprocessing"]
+    return []

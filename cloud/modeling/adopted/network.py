@@ -140,7 +140,7 @@ def complete(source: Input, given: Preprocessing | None) -> Preprocessing:
     if height is None or width is None:
         raise AdoptionError(
             f"input {source.name!r} takes photos of any size",
-            hint="name one with --preprocessing raw,size=224",
+            hint="name one in --preprocessing, such as unit,size=224",
         )
     if wanted is not None and wanted != (height, width):
         raise AdoptionError(
@@ -160,6 +160,11 @@ def _is_of_integers(given: Preprocessing, dtype: tf.DType) -> bool:
     """Return whether a preprocessing leaves whole pixels; those of signed types may be moved by an offset."""
     is_moved = given.offset != (0.0,) and (dtype == tf.string or dtype.is_unsigned)
     return given.scale == (1.0,) and not is_moved
+
+
+def _rows(values: tf.Tensor) -> tf.Tensor:
+    """Return scores as rows `[N, W]`; a model of two classes may give one number per photo `[N]`."""
+    return values[:, tf.newaxis] if values.shape.rank == 1 else values
 
 
 class AdoptedNetwork(tf.Module):  # type: ignore[misc] # TensorFlow ships no types
@@ -228,6 +233,7 @@ class AdoptedNetwork(tf.Module):  # type: ignore[misc] # TensorFlow ships no typ
     def _compare(self, values: NDArray[np.float32], pixels: tf.Tensor, reference: Reference) -> None:
         try:
             theirs = reference.run(self._foreign_input(pixels).numpy())
+            theirs = theirs[:, np.newaxis] if theirs.ndim == 1 else theirs
         except (ValueError, RuntimeError, TypeError, IndexError, KeyError, NotImplementedError) as error:
             reason = first_line(error)
             raise AdoptionError(f"{reference.program} cannot run the model on a photo: {reason}") from None
@@ -248,7 +254,7 @@ class AdoptedNetwork(tf.Module):  # type: ignore[misc] # TensorFlow ships no typ
         source = self._source
         inputs = self._foreign_input(images)
         if source.batched:
-            return tf.ensure_shape(tf.cast(self._call(inputs), tf.float32), [None, self._width])
+            return tf.ensure_shape(_rows(tf.cast(self._call(inputs), tf.float32)), [None, self._width])
 
         def one(row: tf.Tensor) -> tf.Tensor:
             alone = row if source.squeezed else row[tf.newaxis]

@@ -16,6 +16,7 @@ from cloud.modeling.backbones.base import Backbone, preprocess
 from cloud.modeling.linear_head import Head
 
 _MAX_STEM = 40
+_DAMAGED = "save or copy the model again, with all its files; if it is whole, export it as a SavedModel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +124,4 @@ def wrapped(
 
 def cannot_load(path: Path, error: BaseException, hint: str | None = None) -> AdoptionError:
     """Return the error for a file that its library refuses."""
-    return AdoptionError(f"cannot load {path}: {first_line(error)}", hint=hint)
+    return AdoptionError(f"cannot load {path}: {first_line(error)}", hint=hint or _DAMAGED)

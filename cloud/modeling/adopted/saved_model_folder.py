@@ -30,17 +30,25 @@ def load_saved_model(source: ModelSource) -> ForeignModel:
     rank = spec.shape.rank
     form = read_input(name, None if rank is None else spec.shape.as_list(), spec.dtype)
     row_rank = 1 if form.squeezed else _ROW_RANK
+    outputs = signature.structured_outputs
     widths = {
         key: None if output.shape.rank is None else output.shape[-1]
-        for key, output in signature.structured_outputs.items()
+        for key, output in outputs.items()
         if output.dtype.is_floating and output.shape.rank in {None, row_rank, _ROW_RANK}
     }
-    output = choose_output(widths, source.classes, source.output)
+    if not form.squeezed:  # one number per photo
+        widths |= {key: 1 for key, one in outputs.items() if one.dtype.is_floating and one.shape.rank == 1}
+    others = [f"{key} ({_form(one)})" for key, one in outputs.items() if key not in widths]
+    output = choose_output(widths, source.classes, source.output, others)
 
     def call(tensor: tf.Tensor) -> tf.Tensor:
         return signature(**{name: tensor})[output]
 
     return wrapped(source, call, form, [loaded], "SavedModel")
+
+
+def _form(output: tf.TensorSpec) -> str:
+    return f"{output.dtype.name} {list(output.shape)}".replace("None", "?")
 
 
 def _signature(path: Path, loaded: Any) -> Any:

@@ -28,7 +28,7 @@ def load_custom(name: str) -> Backbone:
     if (found := FILE.fullmatch(name)) is not None:
         path = Path(found["file"])
         if not path.is_file():
-            raise BackboneUnavailableError(f"there is no backbone {path}")
+            raise BackboneUnavailableError(f"there is no backbone {path}", hint="check the path")
         return _of_keras(open_keras(path), path.stem, name, found["preprocessing"])
     found = OBJECT.fullmatch(name)
     assert found is not None, "callers check the name first"
@@ -45,14 +45,25 @@ def load_custom(name: str) -> Backbone:
 
 
 def _imported(module: str, name: str, spec: str) -> Any:
+    from cloud.modeling.adopted.preprocessing import first_line  # noqa: PLC0415 - as above
+
     try:
-        given = getattr(importlib.import_module(module), name)
-        return given() if callable(given) and not isinstance(given, keras.Model) else given
-    except Exception as error:  # it is the user's code
+        found = importlib.import_module(module)
+        given = getattr(found, name, None)
+        result = given() if callable(given) and not isinstance(given, keras.Model) else given
+    except (Exception, SystemExit) as error:  # it is the user's code, perhaps that of a script
+        hint = f"mend it; python -c 'import {module} as m; m.{name}()' shows where"
+        if isinstance(error, ModuleNotFoundError) and error.name is not None:
+            hint = f"install the package of {error.name}, or set PYTHONPATH to its folder"
+        what = first_line(error) if str(error) else "no message"
         raise BackboneUnavailableError(
-            f"cannot load backbone {spec}: {type(error).__name__}: {error}",
-            hint=f"install the package of {module}, or set PYTHONPATH to its folder",
+            f"cannot load backbone {spec}: {type(error).__name__}: {what}", hint=hint
         ) from error
+    if given is None:
+        raise BackboneUnavailableError(
+            f"cannot load backbone {spec}: module {module} has no {name!r}", hint="check the name"
+        )
+    return result
 
 
 def _of_keras(model: Any, stem: str, spec: str, preprocessing: str | None) -> Backbone:

@@ -7,6 +7,7 @@ import pytest
 from bus.metrics import Counters
 from bus.outbox.damage import DamageLog
 from bus.outbox.sqlite import Database, StorageError
+from schemas.errors import PermanentError
 from tests.conftest import DEADLINE_S
 
 TABLES = {"things": ("CREATE TABLE thing (name TEXT UNIQUE)",)}
@@ -135,6 +136,15 @@ async def test_a_database_that_cannot_be_opened_says_what_to_do(tmp_path):
     (tmp_path / "a.db").mkdir()
     with pytest.raises(StorageError, match="unable to open database file; make that folder writable"):
         async with Database(tmp_path / "a.db", TABLES):
+            pass
+
+
+@pytest.mark.parametrize("place", ["file", "file/inside"])
+async def test_a_state_folder_that_is_a_file_is_final(tmp_path, place):
+    """Trying again cannot help: a service ends with 1 and not with 75, and says which option is wrong."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermanentError, match="cannot be a folder; name another folder"):
+        async with Database(tmp_path / place / "a.db", TABLES):
             pass
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cloud.modeling.backbones import BackboneUnavailableError, get_backbone
+from schemas.codec import content_id
 from schemas.errors import PermanentError
 from tests.conftest import ROOT
 
@@ -56,7 +57,7 @@ def test_an_object_of_a_module_is_a_backbone(tmp_path: Path, monkeypatch: pytest
         ("resnet", "expected one of .*, got 'resnet'"),
         ("none.keras", "there is no backbone none.keras"),
         ("no.such.module:NAME", "ModuleNotFoundError: No module named 'no'; install .* or set PYTHONPATH"),
-        ("math:nothing", "AttributeError"),
+        ("math:nothing", "module math has no 'nothing'; check the name"),
         ("math:pi", "expected a Backbone or a Keras model"),
         ("math:sin", "TypeError"),
     ],
@@ -65,6 +66,34 @@ def test_other_names_are_refused(name: str, match: str) -> None:
     """One sentence says why, and what a backbone can be."""
     with pytest.raises(BackboneUnavailableError, match=match):
         get_backbone(name)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            "raise ValueError('no weights\\nsecond line')",
+            "ValueError: no weights; mend it; python -c",
+        ),
+        ("assert False", "AssertionError: no message; mend it"),
+        ("import sys; sys.exit(3)", "SystemExit: 3; mend it"),
+        ("import no_such_thing", "No module named 'no_such_thing'; install the package of no_such_thing"),
+        ("this is no Python", "SyntaxError: invalid syntax"),
+        ("build = None", "has no 'build'"),
+        ("def build():\n    raise OSError('no disk')", "OSError: no disk; mend it"),
+        ("def build():\n    return None", "expected a Backbone or a Keras model, or a function"),
+    ],
+)
+def test_a_module_that_fails_is_one_sentence(
+    code: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the user's code, what it raised and how to see where; a script that ends itself too."""
+    module = f"mine_{content_id(code.encode())}"
+    (tmp_path / f"{module}.py").write_text(code, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PermanentError, match=told) as caught:
+        get_backbone(f"{module}:build")
+    assert "\n" not in str(caught.value)
 
 
 def test_unusable_files_are_refused(tmp_path: Path) -> None:

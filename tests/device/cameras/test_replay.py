@@ -101,7 +101,16 @@ async def test_a_part_without_photos_ends_at_once(folder):
 
 
 async def test_a_missing_or_empty_folder_is_an_error(tmp_path):
-    """The error tells apart whether the folder or the photos are missing."""
-    for path, words in ((tmp_path / "none", "there is no folder"), (tmp_path, "no JPEG or PNG files")):
+    """The error tells apart whether the folder or the photos are missing, and names what is there instead."""
+    for name in ("IMG_1.MOV", "sub/IMG_2.MOV", "sub/IMG_3.MP4", "sub/notes.txt"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / name).write_bytes(b"\0\0\0\x18ftypqt  ")
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("none", "there is no folder .*none; check the path"),
+        ("empty", "no photos in .*empty; put some there: JPEG"),
+        ("videos", r"no photos in .*videos, only IMG_1\.MOV, IMG_2\.MOV and 2 more; put some there"),
+        ("videos/IMG_1.MOV", "IMG_1.MOV is a file; name its folder"),
+    ):
         with pytest.raises(CameraError, match=words):
-            await frames(folder_camera(path))
+            await frames(folder_camera(tmp_path / name))

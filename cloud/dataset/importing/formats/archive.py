@@ -26,6 +26,7 @@ from cloud.dataset.importing.entry import (
 )
 from cloud.dataset.importing.formats.archive_formats import MAX_MEMBERS, Member, Reader, open_archive
 from cloud.dataset.importing.formats.archive_names import readings
+from cloud.dataset.importing.formats.class_names import CLASS_NAME_FILES
 from cloud.dataset.importing.formats.folder import split_of, visible_children
 from cloud.progress import NoProgress, Progress
 from schemas.errors import PermanentError
@@ -123,7 +124,7 @@ class Archive:
         if member.is_folder:
             return
         suffix = place.suffix.lower()
-        is_list = suffix in _LIST_SUFFIXES
+        is_list = suffix in _LIST_SUFFIXES or place.name.casefold() in CLASS_NAME_FILES
         if is_list and member.size_bytes + _KEPT_FREE_BYTES > shutil.disk_usage(self.root).free:
             raise self._no_space()
         content: Iterable[bytes] = ()

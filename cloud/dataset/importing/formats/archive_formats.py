@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, cast
 
-from cloud.dataset.importing.formats.archive_names import tar_name, zip_names
+from cloud.dataset.importing.formats.archive_names import UTF_8_NAME, tar_name, zip_names
 from schemas.errors import PermanentError
 from schemas.text import escaped
 
@@ -29,6 +29,12 @@ _MAX_DIRECTORY_BYTES = 64 << 20
 _MAX_HEADER_BYTES = 4 << 20
 _CHUNK_BYTES = 1 << 18
 _ENCRYPTED = 0x1
+_ZIP_ENTRY = b"PK\x01\x02"
+_ENTRY = struct.Struct("<8xH18xHHH12x")  # of the directory: flags; lengths of name, extra and comment
+_FLAGS_AT = 8
+_ZIP_HEADER = b"PK\x03\x04"
+_HEADER_FLAGS_AT = 6
+_NOT_UTF_8 = "its name is not UTF-8, although the archive says so; name its encoding with --name-encoding"
 _ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
 _TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
 _MAX_TIME_S = 2.0**33
@@ -168,8 +174,10 @@ class _Zip:
     in_order = False
 
     def __init__(self, path: Path, name_encoding: str | None, stack: ExitStack) -> None:
-        file = stack.enter_context(_DirectoryBound(io.FileIO(path)))
-        self._zip = stack.enter_context(zipfile.ZipFile(file))
+        self._file = stack.enter_context(_DirectoryFile(io.FileIO(path)))
+        self._zip = stack.enter_context(zipfile.ZipFile(self._file))
+        listed = self._zip.infolist()
+        self._file.misnamed_at = {listed[number].header_offset for number in self._file.misnamed}
         self._path = path
         self._name_encoding = name_encoding
         self._listed = 0
@@ -181,12 +189,14 @@ class _Zip:
     def members(self) -> Iterator[Member]:
         bounds, so_far = _Bounds(self._path), 0
         listed = self._zip.infolist()
-        for info, (name, raw) in zip(listed, zip_names(listed, self._name_encoding), strict=True):
+        names = zip_names(listed, self._name_encoding, self._file.misnamed)
+        for number, (info, (name, raw)) in enumerate(zip(listed, names, strict=True)):
             self._listed += 1
             so_far += info.file_size
             bounds.check(so_far)
             at_s, is_folder = _zip_time_s(info), name.endswith("/")
-            yield Member(name, info.file_size, at_s, info, is_folder, _zip_problem(info), raw)
+            member = Member(name, info.file_size, at_s, info, is_folder, _zip_problem(info), raw)
+            yield _misnamed(member, raw) if number in self._file.misnamed and raw else member
 
     def chunks(self, member: Member, size: int = _CHUNK_BYTES) -> Iterator[bytes]:
         with _damage_reported(self._path), self._zip.open(cast("zipfile.ZipInfo", member.key)) as file:
@@ -194,13 +204,63 @@ class _Zip:
                 yield chunk
 
 
-class _DirectoryBound(io.BufferedReader):
-    """Refuses to read the directory of a zip file into memory, which zipfile does at once, if it is huge."""
+class _DirectoryFile(io.BufferedReader):
+    """A zip file as zipfile reads it: its directory in one piece.
+
+    A huge directory is refused. One name that is not UTF-8, although its entry says so, would be an error for
+    the whole file: such entries are shown without that flag.
+
+    Attributes:
+        misnamed: Positions in the directory of the members with such names.
+        misnamed_at: Where their headers begin; None until the directory has been read.
+    """
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self.misnamed: set[int] = set()
+        self.misnamed_at: set[int] | None = None
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"its directory has {size} bytes, more than {_MAX_DIRECTORY_BYTES}")
-        return super().read(size)
+        at, content = self.tell(), super().read(size)
+        if self.misnamed_at is None:
+            return self._directory(content) if content.startswith(_ZIP_ENTRY) else content
+        if at in self.misnamed_at and content.startswith(_ZIP_HEADER):
+            return _without_flag(content, _HEADER_FLAGS_AT)
+        return content
+
+    def _directory(self, content: bytes) -> bytes:
+        at = number = 0
+        self.misnamed.clear()  # zipfile may have read the end of the file before
+        while content.startswith(_ZIP_ENTRY, at) and at + _ENTRY.size <= len(content):
+            flags, name_bytes, extra_bytes, comment_bytes = _ENTRY.unpack_from(content, at)
+            name_at = at + _ENTRY.size
+            if flags & UTF_8_NAME and not _is_text(content[name_at : name_at + name_bytes]):
+                content = _without_flag(content, at + _FLAGS_AT)
+                self.misnamed.add(number)
+            number += 1
+            at = name_at + name_bytes + extra_bytes + comment_bytes
+        return content
+
+
+def _misnamed(member: Member, raw: bytes) -> Member:
+    shown = raw.decode("utf-8", "backslashreplace")
+    return member._replace(name=shown, problem=_NOT_UTF_8, raw_name=None)
+
+
+def _without_flag(content: bytes, at: int) -> bytes:
+    """Return the bytes of an entry that does not say UTF-8."""
+    (flags,) = struct.unpack_from("<H", content, at)
+    return content[:at] + struct.pack("<H", flags & ~UTF_8_NAME) + content[at + 2 :]
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _zip_problem(info: zipfile.ZipInfo) -> str | None:

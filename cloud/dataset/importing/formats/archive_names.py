@@ -4,13 +4,13 @@ import codecs
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import NamedTuple
 from unicodedata import name
 
-_UTF_8_NAME = 0x800
+UTF_8_NAME = 0x800
 _BY_WINDOWS = 0
 _UNICODE_PATH = 0x7075
 _UNICODE_PATH_VERSION = 1
@@ -40,7 +40,9 @@ def is_encoding(encoding: str) -> bool:
         return False
 
 
-def zip_names(members: Sequence[zipfile.ZipInfo], encoding: str | None) -> Iterator[Name]:
+def zip_names(
+    members: Sequence[zipfile.ZipInfo], encoding: str | None, misnamed: Container[int] = ()
+) -> Iterator[Name]:
     """Yield the names of a zip file's members.
 
     What does not say its encoding is UTF-8 (macOS) if all such names of the file are words in that.
@@ -48,9 +50,10 @@ def zip_names(members: Sequence[zipfile.ZipInfo], encoding: str | None) -> Itera
     Args:
         members: All of them.
         encoding: Of the names that do not say theirs; None if it is not known.
+        misnamed: Positions of names that say UTF-8 and are not; `raw` of a Name is them without an encoding.
     """
     unstated = [_unstated(info) for info in members]
-    all_utf_8 = all(map(_is_utf_8, filter(None, unstated)))
+    all_utf_8 = all(_is_utf_8(raw) for at, raw in enumerate(unstated) if raw and at not in misnamed)
     for info, raw in zip(members, unstated, strict=True):
         if raw is None:
             read = Name(_stated_text(info))
@@ -125,7 +128,7 @@ def _decoded(raw: bytes, encodings: Iterable[str]) -> str | None:
 
 def _unstated(info: zipfile.ZipInfo) -> bytes | None:
     """Return a name as it is written if the zip file does not say its encoding; None for ASCII and others."""
-    if info.flag_bits & _UTF_8_NAME or info.orig_filename.isascii() or _unicode_path(info) is not None:
+    if info.flag_bits & UTF_8_NAME or info.orig_filename.isascii() or _unicode_path(info) is not None:
         return None
     try:
         return info.orig_filename.encode(_ZIP_ENCODING)

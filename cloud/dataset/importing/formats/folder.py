@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cloud.dataset.importing.entry import (
+    VIDEO_SUFFIXES,
     Entry,
     Item,
     PassedOver,
@@ -172,7 +173,9 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _no_picture(path: Path, name: str) -> PassedOver:
-    """Return the entry of a file that is not a picture. An archive may have some."""
+    """Return the entry of a file that is not a picture. An archive or a video may have some."""
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return PassedOver(name, "a video; import it on its own with --label to sample its frames")
     if is_archive(path.name):
         return PassedOver(name, "an archive; unpack it, or import it on its own")
     return PassedOver(name, "not a picture", expected=True)

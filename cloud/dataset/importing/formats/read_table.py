@@ -1,4 +1,8 @@
-"""Read lists of pictures with labels: CSV, and Hugging Face's metadata.jsonl and metadata.csv."""
+"""Read lists of pictures with labels: CSV, and Hugging Face's metadata.jsonl and metadata.csv.
+
+A CSV file has a column of labels; or one for each class, with 1 for that of the picture and 0 for the others,
+as Roboflow's `_classes.csv`.
+"""
 
 import codecs
 import csv
@@ -7,9 +11,9 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TextIO, TypeAlias
+from typing import NamedTuple, TextIO, TypeAlias
 
 from cloud.dataset.importing.entry import (
     Entry,
@@ -42,10 +46,17 @@ _Row: TypeAlias = tuple[int, Mapping[str, object] | str]
 _DELIMITERS = ",;\t|"
 _SEPARATOR_LINE = "sep="  # the first line of some exports for Excel, which names the delimiter
 _ROWS_TO_RECOGNISE = 100
+_MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+
+
+class _Marked(NamedTuple):
+    """The label of a row with a column for each class: those that are marked."""
+
+    classes: tuple[str, ...]
 
 
 def csv_entries(table: Path, label: str | None = None) -> list[Entry]:
-    """List the pictures of a CSV file with a column of files and one of labels.
+    """List the pictures of a CSV file with a column of files, and one of labels or one for each class.
 
     Args:
         table: Text in UTF-8, with a header; commas, semicolons, tabs or bars. Files are relative to its
@@ -60,7 +71,7 @@ def csv_entries(table: Path, label: str | None = None) -> list[Entry]:
 
 
 def csv_names_pictures(table: Path) -> bool:
-    """Return whether a CSV file has a column of labels, and one of files of which one of the first exists.
+    """Return whether a CSV file has labels, and a column of files of which one of the first exists.
 
     Raises:
         PermanentError: It cannot be read.
@@ -136,6 +147,11 @@ def _entries(
         name = name if is_file(table.parent / name) else name.strip()
         given, written = _first(row, LABEL_COLUMNS), _first(row, SPLIT_COLUMNS)
         given = cell_text(given) if isinstance(given, str) else given
+        if isinstance(given, _Marked):
+            if len(given.classes) > 1:
+                yield PassedOver(name, f"{len(given.classes)} labels: {', '.join(given.classes)}")
+                continue
+            given = next(iter(given.classes), None)
         try:
             side = known_split(written, known=known) or split
         except PermanentError as error:
@@ -213,6 +229,13 @@ def _csv_rows(table: Path, *, labelled: bool = False) -> Iterator[tuple[int, Map
         with _open(table) as file:
             rows = csv.DictReader(file, delimiter=_delimiter(file))
             names = {_column(str(name)) for name in rows.fieldnames or ()}
+            read = _readable_rows(rows)
+            if names.intersection(FILE_COLUMNS) and not names.intersection(LABEL_COLUMNS):
+                first = list(islice(read, _ROWS_TO_RECOGNISE))
+                read = chain(first, read)
+                if classes := _class_columns(first, rows.fieldnames or ()):
+                    yield from ((number, _with_label(row, classes)) for number, row in read)
+                    return
             columns = {"files": FILE_COLUMNS} | ({"labels": LABEL_COLUMNS} if labelled else {})
             for what, known in columns.items():
                 if not names.intersection(known):
@@ -220,9 +243,46 @@ def _csv_rows(table: Path, *, labelled: bool = False) -> Iterator[tuple[int, Map
                         f"cannot import {table}: its first line has no column for {what}",
                         hint=f"name columns {FILE_COLUMNS[0]} and {LABEL_COLUMNS[0]}, for example",
                     )
-            yield from _readable_rows(rows)
+            yield from read
     except (csv.Error, OSError) as error:
         raise PermanentError(f"cannot import {table}: {error}") from None
+
+
+def _class_columns(first: Iterable[_Row], names: Iterable[str]) -> list[str]:
+    """Return the columns of a table without labels that are classes; none if it has no such columns.
+
+    They have 0 and 1 alone, and most rows one 1: otherwise they are properties, such as `blurred`.
+
+    Args:
+        first: The first rows.
+        names: Of all columns.
+    """
+    rows = [row for _, row in first if not isinstance(row, str)]
+    columns = [
+        name
+        for name in names
+        if _column(name) not in {*FILE_COLUMNS, *SPLIT_COLUMNS, ""}
+        and all(_mark(row.get(name)) is not None for row in rows)
+    ]
+    single = sum(sum(_mark(row[name]) is True for name in columns) == 1 for row in rows)
+    return columns if len(columns) > 1 and single > len(rows) / 2 else []
+
+
+def _with_label(row: Mapping[str, object] | str, classes: Sequence[str]) -> Mapping[str, object] | str:
+    """Return a row with a label in place of a column for each class."""
+    if isinstance(row, str):
+        return row
+    marks = {name: _mark(row.get(name)) for name in classes}
+    if unread := [name for name, mark in marks.items() if mark is None]:
+        return f"column {unread[0].strip()!r} is neither 0 nor 1"
+    marked = tuple(cell_text(name.strip()) for name, mark in marks.items() if mark)
+    others = {name: value for name, value in row.items() if name not in marks}
+    return {**others, LABEL_COLUMNS[0]: _Marked(marked)}
+
+
+def _mark(cell: object) -> bool | None:
+    """Return what a cell of a class's column says, also as 1.0; None if it is no such cell."""
+    return _MARKS.get(cell.strip().casefold()) if isinstance(cell, str) else None
 
 
 def _delimiter(file: TextIO) -> str:

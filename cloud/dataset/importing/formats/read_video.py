@@ -14,7 +14,6 @@ from schemas.distribution import install_command
 from schemas.errors import PermanentError
 from schemas.text import escaped, is_unicode, without_secrets
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 _STREAM_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://")
 
 _JPEG_QUALITY = 92
@@ -99,7 +98,9 @@ def _opened(cv2: ModuleType, source: str) -> Any:  # OpenCV has no types
         )
     capture = cv2.VideoCapture(source, *limits)
     if not capture.isOpened():
-        hint = "check address, user and password, and that the camera answers" if limits else None
+        hint = "check address, user and password, and that the camera answers"
+        if not limits:
+            hint = "check that a player shows it; convert it to MP4 (H.264), or copy it again"
         raise PermanentError(
             f"cannot import {escaped(without_secrets(source))}: OpenCV cannot open it", hint=hint
         )

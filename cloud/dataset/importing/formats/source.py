@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from cloud.dataset.importing.entry import (
     READ_ARCHIVES,
+    VIDEO_SUFFIXES,
     Entry,
     Item,
     PassedOver,
@@ -17,12 +18,13 @@ from cloud.dataset.importing.entry import (
     is_file,
 )
 from cloud.dataset.importing.formats.archive import archive_in, opened_archive
+from cloud.dataset.importing.formats.class_names import named_classes
 from cloud.dataset.importing.formats.folder import check_class_names, folder_entries, split_of
 from cloud.dataset.importing.formats.lists import lists_in, why_no_lists
 from cloud.dataset.importing.formats.read_annotations import cvat_entries, json_entries
 from cloud.dataset.importing.formats.read_parquet import parquet_entries
 from cloud.dataset.importing.formats.read_table import csv_entries, metadata_entries, metadata_tables
-from cloud.dataset.importing.formats.read_video import VIDEO_SUFFIXES, VideoOptions, is_stream, video_entries
+from cloud.dataset.importing.formats.read_video import VideoOptions, is_stream, video_entries
 from cloud.dataset.importing.importer import check_any
 from cloud.progress import Progress
 from schemas.errors import PermanentError
@@ -115,7 +117,11 @@ def _archive_entries(
 
 
 def _entries(path: Path, options: SourceOptions) -> list[Entry]:
-    return _directory_entries(path, options) if path.is_dir() else _file_entries(path, options.label)
+    is_folder = path.is_dir()
+    entries = _directory_entries(path, options) if is_folder else _file_entries(path, options.label)
+    if options.label is not None:
+        return entries
+    return named_classes(path if is_folder else path.parent, entries)
 
 
 def _directory_entries(directory: Path, options: SourceOptions) -> list[Entry]:

@@ -21,7 +21,7 @@ _EXACT, _ROUNDED = 1e-3, 0.1
 _OLDEST_OPSET = 13
 """Of Softmax along one axis, and of axes as inputs."""
 _WEIGHT_SIZE = 16
-_ROWS = 2
+_ROWS, _BATCH_OF_IMAGES = 2, 4
 
 
 def load_onnx(source: ModelSource) -> ForeignModel:
@@ -41,13 +41,16 @@ def load_onnx(source: ModelSource) -> ForeignModel:
         ) from None
     try:
         model = onnx.load(source.path)
+        _check_operators(model)  # before the library, which explains unknown ones less well
         onnx.checker.check_model(model)
         evaluator = ReferenceEvaluator(model)
+    except AdoptionError:
+        raise
     except Exception as error:  # noqa: BLE001 - of protobuf's, its checker's and its own kinds
         raise cannot_load(source.path, error) from None
     graph = OnnxGraph(model, source.path)
     name, (shape, kind) = only_input(source.path, graph.inputs)
-    output = choose_output(graph.widths, source.classes, source.output)
+    output = choose_output(graph.widths, source.classes, source.output, graph.others)
     scores = graph.before_softmax(output)
     form = read_input(name, shape, tf.as_dtype(kind))
     reference = Reference(
@@ -79,6 +82,7 @@ class OnnxGraph:
     Attributes:
         inputs: shape, with None for open dimensions, and type of NumPy by name.
         widths: numbers per photo of outputs that are rows, by name; None if not known.
+        others: the other outputs, with their shapes.
         weights: variables of TensorFlow.
         quantised: whether it rounds numbers to integers.
 
@@ -103,16 +107,10 @@ class OnnxGraph:
             if node.op_type == "Constant" and "value" in attributes:
                 constants[node.output[0]] = numpy_helper.to_array(attributes["value"])
                 continue
-            name = node.op_type if node.domain in {"", "ai.onnx"} else f"{node.domain}.{node.op_type}"
+            name = _operator(node)
             if name == "Cast":
                 attributes["to"] = helper.tensor_dtype_to_np_dtype(attributes["to"])
             self._nodes.append((name, list(node.input), list(node.output), attributes))
-        unknown = {name for name, *_ in self._nodes} - set(OPERATORS)
-        if unknown:
-            raise AdoptionError(
-                f"no form in TensorFlow's graph is known for ONNX's {', '.join(sorted(unknown))}",
-                hint="convert the model to a SavedModel where it was made, and adopt that",
-            )
         self.inputs = {
             one.name: (
                 _shape(one),
@@ -122,6 +120,13 @@ class OnnxGraph:
             if one.name not in constants
         }
         self.widths = {one.name: _shape(one)[-1] for one in graph.output if len(_shape(one)) == _ROWS}
+        if any(len(shape) == _BATCH_OF_IMAGES for shape, _ in self.inputs.values()):
+            self.widths |= {one.name: 1 for one in graph.output if len(_shape(one)) == 1}
+        self.others = [
+            f"{one.name} {_shape(one)}".replace("None", "?")
+            for one in graph.output
+            if one.name not in self.widths
+        ]
         self.quantised = any(name == "QuantizeLinear" for name, *_ in self._nodes)
         self.weights: list[tf.Variable] = []
         self._constants = {name: Value(self._constant(values)) for name, values in constants.items()}
@@ -160,6 +165,30 @@ class OnnxGraph:
             if outputs[0] == output and name == "Softmax" and attributes.get("axis", -1) in {-1, 1}:
                 return inputs[0]
         return output
+
+
+def _operator(node: Any) -> str:
+    return node.op_type if node.domain in {"", "ai.onnx"} else f"{node.domain}.{node.op_type}"
+
+
+def _is_constant(node: Any) -> bool:
+    return node.op_type == "Constant" and any(one.name == "value" for one in node.attribute)
+
+
+def _check_operators(model: Any) -> None:
+    """Refuse operators without a translation.
+
+    Raises:
+        AdoptionError: the opset is recent enough, and an operator is not known here.
+    """
+    opset = next((one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}), 0)
+    nodes = (node for node in model.graph.node if not _is_constant(node))
+    unknown = {_operator(node) for node in nodes} - set(OPERATORS)
+    if unknown and opset >= _OLDEST_OPSET:
+        raise AdoptionError(
+            f"no form in TensorFlow's graph is known for ONNX's {', '.join(sorted(unknown))}",
+            hint="convert the model to a SavedModel where it was made, and adopt that",
+        )
 
 
 def _shape(value: Any) -> list[int | None]:

@@ -1,6 +1,7 @@
 """Rules of cloud/modeling/adopted/load.py: foreign models of all forms become networks with a head."""
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from PIL import Image
 from cloud.export.saved_model import export_saved_model
 from cloud.export.serving_module import Model
 from cloud.export.v1_loader import SavedModel
-from cloud.modeling.adopted import AdoptionError, ForeignModel, ModelSource, load_model, parse_preprocessing
+from cloud.modeling.adopted import (
+    AdoptionError,
+    ForeignModel,
+    ModelSource,
+    answer_warnings,
+    load_model,
+    parse_preprocessing,
+)
 from cloud.modeling.arrays import softmax
 from cloud.modeling.backbones import preprocess
 from cloud.modeling.novelty import NoveltyModel
@@ -180,6 +188,48 @@ def test_keras_files_of_other_types(kind: str, tmp_path: Path) -> None:
     assert loaded.network.output.dtype == "float32"
 
 
+def rescaled(scale: float, path: Path) -> None:
+    """Save a classifier that rescales its pixels, inside another model as Keras's own networks do."""
+    inner = keras.Sequential([keras.Input((SIDE, SIDE, 3)), keras.layers.Rescaling(scale)])
+    inputs = keras.Input((SIDE, SIDE, 3))
+    keras.Model(inputs, classifier("softmax")(inner(inputs))).save(path)
+
+
+@pytest.mark.parametrize(("scale", "named"), [(1 / 255, "raw"), (2.0, "unit"), (1 / 255, "raw,order=bgr")])
+def test_a_model_that_rescales_gets_the_pixels_that_it_takes(
+    scale: float, named: str, tmp_path: Path
+) -> None:
+    """From 0 to 255 it divides them itself; another factor may be for pixels of 0 to 1."""
+    rescaled(scale, tmp_path / "m.keras")
+    assert load(tmp_path / "m.keras", named=named).kind == "Keras model"
+
+
+@pytest.mark.parametrize(("weights", "told"), [(0.0, 1), (1.0, 0)])
+def test_a_model_that_answers_all_photos_alike_is_pointed_out(
+    weights: float, told: int, tmp_path: Path
+) -> None:
+    """It is not trained, or sees other pixels than in its training."""
+    model = classifier("softmax")
+    model.layers[-1].set_weights([KERNEL * weights, np.zeros(3)])
+    model.save(tmp_path / "m.keras")
+    source = ModelSource(
+        tmp_path / "m.keras", THREE, [photo(seed) for seed in range(4)], parse_preprocessing("unit")
+    )
+    warnings = answer_warnings(load_model(source), source)
+    assert len(warnings) == told
+    assert all("same scores for 4 different photos" in warning for warning in warnings)
+
+
+def test_a_model_that_gives_nan_is_refused(tmp_path: Path) -> None:
+    """Before its export, which would differ from it."""
+    model = classifier("softmax")
+    model.layers[-1].set_weights([KERNEL * np.nan, np.zeros(3)])
+    model.save(tmp_path / "m.keras")
+    source = ModelSource(tmp_path / "m.keras", THREE, [photo(1)], parse_preprocessing("unit"))
+    with pytest.raises(AdoptionError, match="NaN or infinite scores for ordinary photos; check"):
+        answer_warnings(load_model(source), source)
+
+
 def test_other_keras_files_are_wrapped(tmp_path: Path) -> None:
     """A file without a Dense layer at its end is run as a whole; its embedding is its logits."""
     body = classifier(None)
@@ -287,7 +337,10 @@ def test_one_of_several_outputs_of_a_keras_file(tmp_path: Path) -> None:
         (two_inputs, "has 2 inputs"),
         (words, r"input .* is float32 \[\?, 7\]; pixels are taken as"),
         (feature_map, r"gives \[\?, 8, 8, 3\] for a photo"),
-        (own_layer, "cannot load .*; export a model with own layers by model.export"),
+        (own_layer, "has layers of its own: .*; export a model with own layers by model.export"),
+        (lambda path: zipfile.ZipFile(path, "w").writestr("a.txt", "b"), "is no .keras file; save the model"),
+        (lambda path: path.write_bytes(b""), "is empty; save or copy the model again"),
+        (lambda path: rescaled(0.5 / 255, path), "rescales pixels itself .*twice; use raw"),
         (lambda path: path.write_bytes(b"junk"), "is no .keras file"),
     ],
 )
@@ -302,6 +355,11 @@ def test_unusable_keras_files_are_refused(make: Any, match: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("form", "call", "options", "match"),
     [
+        (FLOATS, logits, {"classes": tuple(f"c{number}" for number in range(1000))},
+         "does not give 1000 scores for c0, c1, c2, c3, c4 and 995 more: it has"),
+        (FLOATS, lambda m, x: tf.argmax(logits(m, x), -1), {},
+         r"no output of one row of floats per photo, and output_0 \(int64 \[\?\]\); name"),
+        (FLOATS, lambda m, x: logits(m, x)[:, 0], {}, r"it has output_0 \[1\]; name as many classes"),
         (FLOATS, logits, {"classes": TWO}, "does not give 2 scores for cat, dog: it has output_0 \\[3\\]"),
         (FLOATS, logits, {"named": None}, "their range is not in the file; name it with --preprocessing"),
         (FLOATS, logits, {"named": "unit,size=9"}, "expected size=8x8, got 9x9"),
@@ -319,7 +377,7 @@ def test_unusable_keras_files_are_refused(make: Any, match: str, tmp_path: Path)
          {}, "of unknown shape"),
         (spec(4, SIDE, SIDE, 3), logits, {}, "a batch has any size or 1"),
         (spec(None, SIDE, SIDE, 7), lambda m, x: logits(m, x[..., :3]), {}, "channels"),
-        (spec(None, None, None, 3), logits, {}, "photos of any size; name one with"),
+        (spec(None, None, None, 3), logits, {}, "photos of any size; name one in"),
         (spec(None, SIDE, of=tf.string), lambda m, x: tf.zeros([tf.shape(x)[0], 3]), {}, "string"),
         (spec(None, SIDE, SIDE, 3, of=tf.bool), lambda m, x: logits(m, tf.cast(x, tf.float32)), {},
          "is bool"),

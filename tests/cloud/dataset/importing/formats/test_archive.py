@@ -581,3 +581,36 @@ def test_damaged_archives_are_sentences(tmp_path: Path, make: Callable[[Path, Fi
                 if isinstance(entry, Item):
                     with suppress(PermanentError):
                         entry.read()
+
+
+def misnamed(path: Path, files: Files, *names: str) -> Path:
+    """Write a zip file in which a letter of some names, é, is the byte of Latin-1 under the flag of UTF-8."""
+    content = zipped(path, files).read_bytes()
+    for name in names:
+        text = name.encode()
+        assert content.count(text) == 2  # before the member, and in the directory
+        content = content.replace(text, text.replace("é".encode(), b"\xe9x"))
+    path.write_bytes(content)
+    return path
+
+
+def test_a_name_that_is_not_the_utf_8_it_says_costs_that_file_alone(tmp_path: Path) -> None:
+    """It is listed with the reason; with its encoding named it is imported. The others need no word."""
+    files = CATS | {"cat/café.jpg": jpeg(4), "dog/née.jpg": jpeg(5), "chat/été.jpg": jpeg(6)}
+    path = misnamed(tmp_path / "x.zip", files, "cat/café.jpg", "dog/née.jpg")
+    assert labels(path) == CAT_DOG | {"chat/été.jpg": "chat"}
+    said = reasons(listed(path))
+    assert said.keys() == {r"cat/caf\xe9x.jpg", r"dog/n\xe9xe.jpg"}
+    assert all("not UTF-8, although the archive says so" in reason for reason in said.values())
+    named = labels(path, name_encoding="latin-1")
+    assert named == CAT_DOG | {"chat/été.jpg": "chat", "cat/caféx.jpg": "cat", "dog/néxe.jpg": "dog"}
+
+
+def test_what_looks_like_a_directory_in_a_member_is_its_content(tmp_path: Path) -> None:
+    """Only the directory of the archive itself is read with other flags."""
+    entry = b"PK\x01\x02" + bytes([20, 0, 20, 0, 0, 8]) + bytes(18) + b"\x01\x00" + bytes(16) + b"\xe9"
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("a/1.jpg", entry)
+    with source_entries(str(path), SourceOptions()) as entries:
+        assert [entry.read() for entry in entries if isinstance(entry, Item)] == [entry]

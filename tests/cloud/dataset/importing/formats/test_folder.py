@@ -199,3 +199,15 @@ def test_folders_around_the_class_folders_are_no_class(tmp_path: Path, *, recurs
     with pytest.raises(PermanentError, match=r"further inside; import .*dataset/images; or all"):
         folder_entries(tmp_path, recursive=recursive)
     assert len(labels(tmp_path / "dataset/images")) == 2
+
+
+def test_videos_among_the_photos_are_pointed_out(tmp_path: Path) -> None:
+    """As a phone stores both: nothing of a video is imported, and the reason says how it is."""
+    place(tmp_path, "cat/1.jpg", "cat/MOV_2.MOV", "top.mp4")
+    (tmp_path / "cat/MOV_2.MOV").write_bytes(b"\0\0\0\x18ftypqt  ")
+    (tmp_path / "top.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    said = passed_over(tmp_path)
+    assert said.keys() == {"cat/MOV_2.MOV", "top.mp4"}
+    assert all("a video; import it on its own with --label" in reason for reason in said.values())
+    entries = folder_entries(tmp_path)
+    assert not any(entry.expected for entry in entries if not isinstance(entry, Item))

@@ -44,6 +44,13 @@ def test_a_file_is_sampled_by_its_own_time(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_file_that_is_no_video_is_a_sentence(tmp_path: Path) -> None:
+    """It says what to try: the file may be cut off, or of a codec that OpenCV does not have."""
+    (tmp_path / "cats.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(1000))
+    with pytest.raises(PermanentError, match="OpenCV cannot open it; check that a player shows it"):
+        frames(str(tmp_path / "cats.mp4"))
+
+
 def test_a_stream_is_sampled_by_the_clock() -> None:
     """An MJPEG stream has no timestamps: OpenCV counts frames, which are not seconds."""
     with camera(stream()) as server:  # about 100 frames per second, of which OpenCV assumes 25
@@ -84,7 +91,7 @@ def test_a_camera_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("cloud.dataset.importing.formats.read_video._OPEN_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/video"
-        with pytest.raises(PermanentError, match="OpenCV cannot open it"):
+        with pytest.raises(PermanentError, match="OpenCV cannot open it; check address"):
             frames(url)
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from cloud.dataset.importing.entry import Item
+from cloud.dataset.importing.formats.read_table import csv_entries
 from cloud.dataset.importing.formats.source import SourceOptions, source_entries
 from cloud.dataset.importing.import_result import ImportOptions, ImportResult
 from cloud.dataset.importing.importer import import_entries
@@ -225,7 +226,7 @@ def test_label_studio_with_its_folder_of_uploads(store: Store, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        ("filename, cat, dog\n1.jpg, 1, 0\n", "labels.csv: .*column"),  # Roboflow's for several labels
+        ("filename, cat, dog\n1.jpg, 0.7, 0.3\n", "labels.csv: .*column"),  # scores, no labels
         ("1.jpg,cat\n", "labels.csv: .*column"),
     ],
 )
@@ -587,7 +588,7 @@ def test_splits_may_have_pictures_of_the_same_names(store: Store, tmp_path: Path
     ("name", "content", "reason"),
     [
         ("labels.csv", "a.jpg,cat\nb.jpg,dog\n", "labels.csv: its first line has no column for files"),
-        ("labels.csv", "file,cat,dog\nimg/a.jpg,1,0\n", "no column for labels"),
+        ("labels.csv", "file,cat,dog\nimg/a.jpg,0.7,0.3\n", "no column for labels"),
         ("labels.csv", "file,label\nx.jpg,cat\n", "labels.csv: none of the pictures that it lists is there"),
         ("list.json", [{"name": "a.jpg"}], "list.json: not an export of COCO"),
         ("voc/a.xml", "<annotation/>", "img, the name of its folder, is no class; make a folder per class"),
@@ -687,3 +688,45 @@ def test_parquet_with_other_columns(store: Store, tmp_path: Path) -> None:
     listed = parquet("3.parquet", {"labels": [[1], [0, 1], [], [1, 1]]}, ["labels"])
     _, result = imported(store, listed)
     assert list(result.skipped.values()) == ["2 labels: cat, dog", "no label"]
+
+
+def test_a_table_may_have_a_column_for_each_class(store: Store, tmp_path: Path) -> None:
+    """As Roboflow's `_classes.csv` in each split: 1 is the class; with several or none it is listed."""
+    folder = place(tmp_path / "in", "train/a.jpg", "train/b.jpg", "train/c.jpg", "train/d.jpg", "valid/e.jpg")
+    write(
+        folder / "train" / "_classes.csv",
+        "filename, cat, big dog, 7\na.jpg, 1, 0, 0\nb.jpg, 0, 1, 0\nc.jpg, 1, 1, 0\nd.jpg, 0, 0, 0\n"
+        "x.jpg, 0, 0, 1\n",
+    )
+    write(folder / "valid" / "_classes.csv", "filename, cat, big dog, 7\ne.jpg, 0, 0, 1\n")
+    found, result = imported(store, folder)
+    assert found == {
+        "train/a.jpg": ("cat", "train"),
+        "train/b.jpg": ("big dog", "train"),
+        "valid/e.jpg": ("7", "gold"),
+    }
+    assert result.skipped["train/c.jpg"] == "2 labels: cat, big dog"
+    assert result.skipped["train/d.jpg"] == "file train/d.jpg: no label"
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ("image,MEL,NV\na.jpg,1.0,0.0\nb.jpg,0.0,1.0\n", ["MEL", "NV"]),
+        ("image;width;cat;dog;split\na.jpg;0;True;False;train\nb.jpg;40;False;True;test\n", ["cat", "dog"]),
+        ("image,blurred,checked\na.jpg,0,0\nb.jpg,1,1\n", None),
+        ("image,cat\na.jpg,1\nb.jpg,0\n", None),
+        ("image,cat,dog\na.jpg,0.4,0.6\nb.jpg,0.9,0.1\n", None),
+    ],
+)
+def test_columns_of_classes_have_one_mark_in_most_rows(
+    tmp_path: Path, rows: str, expected: list[str] | None
+) -> None:
+    """Others are properties of the picture, or scores: no label."""
+    place(tmp_path, "a.jpg", "b.jpg")
+    table = write(tmp_path / "table.csv", rows)
+    if expected is None:
+        with pytest.raises(PermanentError, match="no column for labels"):
+            csv_entries(table)
+    else:
+        assert [entry.label for entry in csv_entries(table) if isinstance(entry, Item)] == expected

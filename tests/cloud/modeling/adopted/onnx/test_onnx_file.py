@@ -128,6 +128,11 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, monkeypatch: pyte
     net.save(path, net.add("ReduceMean", pooled, axes=[2, 3], keepdims=0), "N")
     with pytest.raises(AdoptionError, match="pooling with ceil_mode"):
         load(path)
+    for batch in ("N", 1):
+        net = Builder()
+        net.save(path, net.add("Magic", "photos", domain="com.example"), batch)
+        with pytest.raises(AdoptionError, match=r"ONNX's com\.example\.Magic; convert the model"):
+            load(path)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(AdoptionError, match=r"'onnx' is not installed; install it with: .*\[onnx\]"):
         load(path)
