@@ -30,7 +30,7 @@ MIGRATIONS = (
 _LOOK_S = 5.0
 
 
-class _Row(NamedTuple):
+class _ChangeRow(NamedTuple):
     name: str
     role: str
     fingerprint: str
@@ -81,7 +81,7 @@ def changes(before: Mapping[str, Seen], now: Mapping[str, Seen]) -> Iterator[tup
 
 
 def _record(connection: sqlite3.Connection, now: Mapping[str, Seen]) -> None:
-    rows = read_rows(connection, "seen_account", _Row)
+    rows = read_rows(connection, "seen_account", _ChangeRow)
     found = list(changes({one.name: Seen(one.role, one.fingerprint) for one in rows}, now))
     if not found:
         return

@@ -39,7 +39,7 @@ class Session:
     written_at: float
 
 
-class _Row(NamedTuple):
+class _SessionRow(NamedTuple):
     key: str
     name: str
     role: Role
@@ -78,7 +78,7 @@ class Sessions:
     async def load(self) -> None:
         """Load the sessions of earlier runs; call once."""
         found = await self._database.run(
-            lambda connection: read_rows(connection, "session", _Row, "ORDER BY used_at")
+            lambda connection: read_rows(connection, "session", _SessionRow, "ORDER BY used_at")
         )
         now = time.time()
         for one in found[-MAX_SESSIONS:]:
