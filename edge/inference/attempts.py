@@ -68,11 +68,16 @@ def find(connection: sqlite3.Connection, keys: Sequence[PhotoKey]) -> dict[Photo
         row = connection.execute(
             "SELECT count, seq FROM attempt WHERE device = ? AND photo_id = ?", key
         ).fetchone()
-        # What would say that it killed more often than it is tried would reject an innocent photo.
+        # A damaged number above the limit would reject a photo that never ended a process.
         if row is not None and isinstance(row[0], int) and 0 <= row[0] <= MAX_ATTEMPTS:
             found[key] = row[0]
         elif row is not None:
-            set_aside(connection, "attempt", row[1], f"the attempts with photo {key[1]} are no such number")
+            set_aside(
+                connection,
+                "attempt",
+                row[1],
+                f"the attempts with photo {key[1]} are not a number from 0 to {MAX_ATTEMPTS}",
+            )
     return found
 
 

@@ -186,11 +186,10 @@ class GraphProgram:
 
     def _held(self, feeds: Mapping[str, Array], deadline_s: float | None) -> AbstractContextManager[None]:
         """Hold the memory in which the images of a call are decoded."""
+        if self._memory is None or not (wanted := graph_bytes(feeds)):
+            return nullcontext()
         # Also after the deadline: TensorFlow returns only when the last operation has ended.
-        wanted = graph_bytes(feeds) if self._memory is not None else 0
-        return (
-            self._memory.taken(wanted, deadline_s) if self._memory is not None and wanted else nullcontext()
-        )
+        return self._memory.taken(wanted, deadline_s)
 
     def _output(self, name: str) -> Any:
         output = self._outputs.get(name)
