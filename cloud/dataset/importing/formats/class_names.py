@@ -15,14 +15,18 @@ from schemas.errors import PermanentError
 from schemas.text import escaped, listed
 
 _LISTS = ("classes.txt", "labels.txt", "class_names.txt", "names.txt", "obj.names", "classes.names")
-_OBJECTS: tuple[str, ...] = (
+_OBJECTS = (
     "classes.json",
     "labels.json",
     "class_names.json",
     "class_indices.json",
     "class_indict.json",
+    "cat_to_name.json",
+    "class_to_idx.json",
+    "idx_to_class.json",
+    "label_map.json",
+    "id2label.json",
 )
-_OBJECTS += ("cat_to_name.json", "class_to_idx.json", "idx_to_class.json", "label_map.json", "id2label.json")
 CLASS_NAME_FILES = frozenset(_LISTS + _OBJECTS)
 """Files whose names say that they hold names of classes."""
 
