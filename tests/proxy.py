@@ -128,6 +128,9 @@ class Proxy:
                 await writer.drain()
                 if halving != self._halving:
                     break
+            else:
+                writer.close()  # after the bytes that wait: the other side has sent them and closed
+                return
         writer.transport.abort()
 
     async def _read(self, reader: asyncio.StreamReader, *, back: bool) -> bytes:

@@ -29,6 +29,7 @@ _TIMED = ("rtsp", "rtsps")
 _MAX_DEVICE = 2**31 - 1
 MAX_LAG_S = 2.0
 """A stream that is further behind is opened again."""
+_SKIP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class _OpenCv:
         self._shot = shot
         self._subject = subject
         self._is_stream = bool(scheme_of(str(device)))
+        self._is_timed = scheme_of(str(device)) in _TIMED
         self._hint = _CHECK_STREAM if self._is_stream else _CHECK_DEVICE
         self._opened: Any = None
         self._lag = LagMeter()
@@ -106,6 +108,8 @@ class _OpenCv:
         self._lag = LagMeter()
         if not self._is_stream:
             self._configure()
+        elif self._is_timed:
+            self._skip_queued()
 
     def _backend(self) -> tuple[int, list[int]] | tuple[()]:
         if not self._is_stream:
@@ -127,6 +131,22 @@ class _OpenCv:
             self._opened.set(self._cv2.CAP_PROP_FRAME_WIDTH, self._shot.size[0])
             self._opened.set(self._cv2.CAP_PROP_FRAME_HEIGHT, self._shot.size[1])
 
+    def _skip_queued(self) -> None:
+        """Read the frames that queued up while FFmpeg examined the stream: the next one is new.
+
+        They arrive faster than they were taken. A machine that decodes more slowly ends this by time.
+        """
+        end = time.monotonic() + _SKIP_S
+        self._grab()
+        taken_s, read_at = self._position_s(), time.monotonic()
+        while read_at < end:
+            before = taken_s, read_at
+            self._grab()
+            taken_s, read_at = self._position_s(), time.monotonic()
+            # The first two frames of some streams have the same time.
+            if 0 < taken_s - before[0] <= 2 * (read_at - before[1]):
+                return
+
     def grab(self) -> float:
         """Wait for the next frame; open a stream again whose frames are too late."""
         age_s = self._grab()
@@ -147,9 +167,12 @@ class _OpenCv:
             delivered = False
         if not delivered:
             raise CameraError(f"{self._subject} delivered no frame", hint=self._hint)
-        if scheme_of(str(self._device)) not in _TIMED:
-            return 0.0
-        return self._lag.lag_s(self._opened.get(self._cv2.CAP_PROP_POS_MSEC) / 1000, time.monotonic())
+        return self._lag.lag_s(self._position_s(), time.monotonic()) if self._is_timed else 0.0
+
+    def _position_s(self) -> float:
+        """Return the time of the frame in the stream."""
+        position_ms: float = self._opened.get(self._cv2.CAP_PROP_POS_MSEC)
+        return position_ms / 1000
 
     def encode(self) -> bytes:
         """Decode the frame and return it as JPEG."""
