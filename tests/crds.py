@@ -1,15 +1,17 @@
-"""Validate KubeEdge's resources against its CustomResourceDefinitions.
+"""Validate resources of KubeEdge, KubeRay and Kubeflow against their CustomResourceDefinitions.
 
 `python -m tests.crds DIR` regenerates the schemas from the folder `build/crds` of KubeEdge's source.
 """
 
 import json
+import os
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 import yaml
 
 SCHEMAS = Path(__file__).parent / "kubeedge-1.23.1.json"
@@ -19,6 +21,23 @@ _WANTED = ("Rule", "RuleEndpoint", "Device", "DeviceModel", "NodeGroup", "EdgeAp
 def check(manifest: dict[str, Any]) -> None:
     """Raise unless a resource is valid and has no unknown field, which the API server would silently drop."""
     _validator(f"{manifest['apiVersion']}/{manifest['kind']}").validate(manifest)
+
+
+def check_by_source(manifest: dict[str, Any], variable: str, file: str) -> None:
+    """Raise unless a resource is valid by version v1 of a CRD in a project's source; skip without that.
+
+    Args:
+        manifest: The resource.
+        variable: Environment variable with the folder of the source, which `make test-ray` sets.
+        file: The CRD, relative to that folder.
+    """
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} names no folder with {file}; 'make test-ray' gets it")
+    crd = yaml.load((Path(folder) / file).read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    (version,) = [one for one in crd["spec"]["versions"] if one["name"] == "v1"]
+    schema = strict(version["schema"]["openAPIV3Schema"], top=True)
+    jsonschema.Draft202012Validator(schema).validate(manifest)
 
 
 def knows(manifest: dict[str, Any]) -> bool:

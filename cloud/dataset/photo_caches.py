@@ -17,6 +17,8 @@ Read = Callable[[sqlite3.Connection], T]
 
 log = structlog.get_logger()
 
+_TIMEOUT_S = 30.0  # another process may be writing to it
+
 TABLES = {
     "embedding": (
         "CREATE TABLE IF NOT EXISTS embedding (photo BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
@@ -27,9 +29,6 @@ TABLES = {
     ),
 }
 """Statements that create the table of a cache, by its name: embeddings, and the results of photo checks."""
-
-
-_TIMEOUT_S = 30.0  # another process may be writing to it
 
 
 def open_cache(path: Path, table: str, read: Read[T]) -> tuple[sqlite3.Connection, T]:
@@ -100,7 +99,7 @@ def read_caches(folder: Path) -> list[CacheFile]:
     """
     found = []
     for path in sorted(folder.rglob("*.sqlite3")):
-        with closing(sqlite3.connect(path, timeout=30.0)) as cache:
+        with closing(sqlite3.connect(path, timeout=_TIMEOUT_S)) as cache:
             for table in _tables(cache):
                 rows = cache.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608  # one of ours
                 found.append(CacheFile(str(path.relative_to(folder)), table, rows))
@@ -116,7 +115,7 @@ def merge_caches(folder: Path, files: Sequence[CacheFile]) -> None:
     for file in files:
         path = folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=30.0)) as cache, cache:
+        with closing(sqlite3.connect(path, timeout=_TIMEOUT_S)) as cache, cache:
             cache.execute(TABLES[file.table])
             for row in file.rows[:1]:
                 values = ", ".join("?" * len(row))
@@ -136,7 +135,7 @@ def cached_pictures(path: Path, table: str, where: str = "true") -> set[bytes]:
     """
     if not path.is_file():
         return set()
-    with closing(sqlite3.connect(path, timeout=30.0)) as cache:
+    with closing(sqlite3.connect(path, timeout=_TIMEOUT_S)) as cache:
         if table not in _tables(cache):
             return set()
         return {key for (key,) in cache.execute(f"SELECT photo FROM {table} WHERE {where}")}  # noqa: S608  # one of ours
@@ -154,7 +153,7 @@ def purge_caches(folder: Path, content_ids: Sequence[str]) -> None:
     """
     keys = [(bytes.fromhex(content_id),) for content_id in content_ids]
     for path in sorted(folder.rglob("*.sqlite3")):
-        with closing(sqlite3.connect(path, timeout=30.0)) as cache:
+        with closing(sqlite3.connect(path, timeout=_TIMEOUT_S)) as cache:
             cache.execute("PRAGMA secure_delete = ON")
             with cache:
                 for table in _tables(cache):

@@ -114,27 +114,6 @@ def _pool_stats(stats: list[VersionStats]) -> VersionStats:
     )
 
 
-def canary_alarms(
-    reports: Mapping[str, CanaryReport],
-    rules: Rules,
-    audits: RolloutAudits,
-    min_photos: int = MIN_PHOTOS,
-    *,
-    comparable: bool = True,
-) -> Iterator[Alarm]:
-    """Yield an alarm for each figure of the challenger that is significantly worse than allowed.
-
-    Args:
-        reports: By node.
-        rules: The limits.
-        audits: For the disagreement that the champion's own mistakes explain.
-        min_photos: Photos below which disagreement and latency give no alarm.
-        comparable: Whether both versions call their classes the same; else disagreement gives no alarm.
-    """
-    yield from pooled_alarms(reports, rules, audits, min_photos, comparable=comparable)
-    yield from latency_alarms(reports, rules, min_photos).values()
-
-
 def pooled_alarms(
     reports: Mapping[str, CanaryReport],
     rules: Rules,
@@ -143,7 +122,15 @@ def pooled_alarms(
     *,
     comparable: bool = True,
 ) -> Iterator[Alarm]:
-    """Yield the alarms of `canary_alarms` about the figures of all nodes together."""
+    """Yield an alarm for each figure of all nodes together that is significantly worse than allowed.
+
+    Args:
+        reports: By node.
+        rules: The limits.
+        audits: For the disagreement that the champion's own mistakes explain.
+        min_photos: Photos below which disagreement gives no alarm.
+        comparable: Whether both versions call their classes the same; else disagreement gives no alarm.
+    """
     pooled = pool_reports(evened(reports.values()))
     if pooled is not None:
         yield from _failures(pooled)
@@ -154,7 +141,7 @@ def pooled_alarms(
 def latency_alarms(
     reports: Mapping[str, CanaryReport], rules: Rules, min_photos: int = MIN_PHOTOS
 ) -> dict[str, Alarm]:
-    """Return the alarms of `canary_alarms` about the latency of a node, by node."""
+    """Return an alarm by node whose challenger is slower than allowed after `min_photos` at least."""
     # Not pooled: a slow node with few photos would be hidden, and machines differ in speed.
     found = {node: next(_latency(node, one, rules, min_photos), None) for node, one in reports.items()}
     return {node: alarm for node, alarm in found.items() if alarm is not None}

@@ -3,7 +3,7 @@
 `cloud/rollout/controller.py` calls `decide` once a second and carries the decision out.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -114,9 +114,10 @@ def decide(
     """
     if rollout.phase != "running":
         return Decision("wait", f"it is {rollout.phase}")
-    if (alarm := next(_alarms(rollout, nodes, audits), None)) is not None:
+    judged = _judged(rollout, nodes, audits)
+    if (alarm := next(_alarms(rollout, nodes, audits, judged), None)) is not None:
         return Decision("roll-back", alarm.reason, alarm.facts)
-    if (said := _heard(rollout, nodes, audits)) is not None:
+    if (said := _heard(rollout, nodes, judged)) is not None:
         return said
     for node in rollout.active_nodes:
         if (refusal := nodes.get(node, NodeState()).refusal) is not None:
@@ -131,9 +132,9 @@ def decide(
     return _progress(rollout, nodes, (now_ms - began_ms) / 1000, patient=patient)
 
 
-def _heard(rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAudits) -> Decision | None:
+def _heard(rollout: Rollout, nodes: Mapping[str, NodeState], judged: Sequence["_Judged"]) -> Decision | None:
     """Return what follows from the word of single nodes, None if none says anything new."""
-    complaints = _complaints(rollout, nodes, audits)
+    complaints = _complaints(rollout, nodes, judged)
     if not complaints:
         return None
     node, alarm = next(iter(complaints.items()))
@@ -236,45 +237,54 @@ def bake_reports(rollout: Rollout, nodes: Mapping[str, NodeState]) -> dict[str, 
     }
 
 
-def _alarms(rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAudits) -> Iterator[Alarm]:
+class _Judged(NamedTuple):
+    """Reports of several nodes, their first alarm, and the node without which there would be none."""
+
+    reports: Mapping[str, CanaryReport]
+    alarm: Alarm | None
+    only_witness: str | None
+
+
+def _judged(rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAudits) -> list[_Judged]:
+    """Judge the reports of the trial, and those of nodes that serve the challenger."""
+    judge = partial(pooled_alarms, rules=rollout.rules, audits=audits)
+    in_trial = partial(judge, min_photos=_min_photos(rollout), comparable=not _renamed(rollout))
+    found = []
+    for reports, alarms in (
+        (current_reports(rollout, nodes), in_trial),
+        (bake_reports(rollout, nodes), judge),
+    ):
+        alarm = next(alarms(reports), None)
+        found.append(_Judged(reports, alarm, None if alarm is None else only_witness(reports, alarms)))
+    return found
+
+
+def _alarms(
+    rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAudits, judged: Sequence[_Judged]
+) -> Iterator[Alarm]:
     """Yield the alarms that do not depend on the word of a single node."""
-    for reports, alarms in _judged(rollout, nodes, audits):
-        found = [*alarms(reports)]
-        if found and only_witness(reports, alarms) is None:
-            yield found[0]
+    for one in judged:
+        if one.alarm is not None and one.only_witness is None:
+            yield one.alarm
     yield from audit_alarms(audits)
     if rollout.group == 0 and not rollout.active_nodes and not _group_serves_it(rollout, nodes):
         yield Alarm(_why_untried(rollout, nodes), {})
 
 
-def _complaints(rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAudits) -> dict[str, Alarm]:
+def _complaints(
+    rollout: Rollout, nodes: Mapping[str, NodeState], judged: Sequence[_Judged]
+) -> dict[str, Alarm]:
     """Return what single nodes say against the challenger, by node."""
     found: dict[str, Alarm] = {}
     for node in rollout.reached_nodes:
         if (failure := nodes.get(node, NodeState()).failure) is not None and node not in rollout.failed:
             found[node] = Alarm(f"{node} cannot serve it: {failure}", {"node": node})
-    for reports, alarms in _judged(rollout, nodes, audits):
-        if (alarm := next(iter(alarms(reports)), None)) and (witness := only_witness(reports, alarms)):
+    for reports, alarm, witness in judged:
+        if alarm is not None and witness is not None:
             found.setdefault(witness, alarm)
         for node, slow in latency_alarms(reports, rollout.rules, _min_photos(rollout)).items():
             found.setdefault(node, slow)
     return found
-
-
-_Reports = Mapping[str, CanaryReport]
-
-
-def _judged(
-    rollout: Rollout, nodes: Mapping[str, NodeState], audits: RolloutAudits
-) -> Iterator[tuple[_Reports, Callable[[_Reports], Iterable[Alarm]]]]:
-    """Yield the reports of the trial, and those of nodes that serve the challenger, with their judgement."""
-    comparable = not _renamed(rollout)
-    judge = partial(pooled_alarms, rules=rollout.rules, audits=audits)
-    yield (
-        current_reports(rollout, nodes),
-        partial(judge, min_photos=_min_photos(rollout), comparable=comparable),
-    )
-    yield bake_reports(rollout, nodes), judge
 
 
 def _min_photos(rollout: Rollout) -> int:

@@ -15,7 +15,7 @@ from cloud.evaluation.paired_comparison import PairedPredictions
 from cloud.evaluation.promotion_gate import Evidence, decide_promotion
 from cloud.registry.registry import Registry
 from cloud.registry.rollout_state import Rules
-from cloud.rollout.canary_analysis import audit_alarms, canary_alarms
+from cloud.rollout.canary_analysis import audit_alarms, latency_alarms, pooled_alarms
 from console.pages import PAGES
 from console.web.languages import COOKIE
 from console.web.words import ANSWERS, HARVEST
@@ -92,7 +92,10 @@ def rollback_reasons() -> list[str]:
     )
     some, all_right = AuditStats((1.0,) * 20, (1.0,) * 30), AuditStats((1.0,) * 90, (1.0,) * 2)
     audits = RolloutAudits(some, all_right)
-    alarms = chain(canary_alarms({"edge-1": report}, Rules(disagreement=0.1), audits), audit_alarms(audits))
+    reports, rules = {"edge-1": report}, Rules(disagreement=0.1)
+    alarms = chain(
+        pooled_alarms(reports, rules, audits), latency_alarms(reports, rules).values(), audit_alarms(audits)
+    )
     found = [one.reason for one in alarms]
     assert len(found) == 4
     return found

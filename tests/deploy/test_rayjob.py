@@ -1,12 +1,9 @@
 """The RayJob: its objects against strict schemas, its command and versions against the code."""
 
-import os
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
-import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -56,13 +53,4 @@ def test_objects_are_valid(objects: dict[str, Any]) -> None:
 @pytest.mark.ray
 def test_the_job_fits_the_crd_of_kuberay(objects: dict[str, Any]) -> None:
     """The job is valid and has no field that KubeRay's CRD does not know; `make test-ray` gets the CRD."""
-    path = os.environ.get("GLEANER_KUBERAY")
-    if not path:
-        pytest.skip("GLEANER_KUBERAY names no source of KubeRay; 'make test-ray' gets it")
-    crd = yaml.load(
-        (Path(path) / "config/crd/bases/ray.io_rayjobs.yaml").read_text(encoding="utf-8"),
-        Loader=yaml.CSafeLoader,
-    )
-    (version,) = [one for one in crd["spec"]["versions"] if one["name"] == "v1"]
-    schema = crds.strict(version["schema"]["openAPIV3Schema"], top=True)
-    jsonschema.Draft202012Validator(schema).validate(objects["RayJob"])
+    crds.check_by_source(objects["RayJob"], "GLEANER_KUBERAY", "config/crd/bases/ray.io_rayjobs.yaml")

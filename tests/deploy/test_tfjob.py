@@ -1,10 +1,7 @@
 """The TFJob: its objects against strict schemas, and its command against the code."""
 
-import os
-from pathlib import Path
 from typing import Any
 
-import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -54,13 +51,6 @@ def test_objects_are_valid(objects: list[dict[str, Any]]) -> None:
 @pytest.mark.ray
 def test_the_job_fits_the_crd_of_the_training_operator(objects: list[dict[str, Any]]) -> None:
     """It is valid and has no field that Kubeflow's CRD does not know; `make test-ray` gets the CRD."""
-    path = os.environ.get("GLEANER_TRAINING_OPERATOR")
-    if not path:
-        pytest.skip("GLEANER_TRAINING_OPERATOR names no source of the operator; 'make test-ray' gets it")
-    crd = yaml.load(
-        (Path(path) / "manifests/base/crds/kubeflow.org_tfjobs.yaml").read_text(encoding="utf-8"),
-        Loader=yaml.CSafeLoader,
+    crds.check_by_source(
+        objects[-1], "GLEANER_TRAINING_OPERATOR", "manifests/base/crds/kubeflow.org_tfjobs.yaml"
     )
-    (version,) = [one for one in crd["spec"]["versions"] if one["name"] == "v1"]
-    schema = crds.strict(version["schema"]["openAPIV3Schema"], top=True)
-    jsonschema.Draft202012Validator(schema).validate(objects[-1])

@@ -9,10 +9,11 @@ from cloud.registry.rollout_state import Rules
 from cloud.rollout.canary_analysis import (
     EVEN_FROM,
     audit_alarms,
-    canary_alarms,
     credible,
     evened,
+    latency_alarms,
     pool_reports,
+    pooled_alarms,
 )
 from schemas.messages import CanaryReport, VersionStats
 from tests.cloud.judging import audit
@@ -37,7 +38,8 @@ def report(*, champion=(100, 0, 10.0), challenger=(100, 0, 10.0), compared=100, 
 
 def reasons(*reports: CanaryReport, audits: RolloutAudits = RolloutAudits()) -> list[str]:  # noqa: B008 - it is frozen
     nodes = {f"edge-{number}": one for number, one in enumerate(reports, 1)}
-    return [alarm.reason for alarm in canary_alarms(nodes, Rules(), audits)]
+    alarms = [*pooled_alarms(nodes, Rules(), audits), *latency_alarms(nodes, Rules()).values()]
+    return [alarm.reason for alarm in alarms]
 
 
 @pytest.mark.parametrize(
